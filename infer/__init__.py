@@ -1,0 +1,1 @@
+"""A model repaints images. Nothing here loads torch."""

@@ -1,0 +1,59 @@
+"""Shapes of the transformer networks, free of torch so that commands start fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from nst.errors import ModelError, UsageError
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """What rebuilds a `TransformerNet`; it travels in every checkpoint and export.
+
+    Args:
+        width: channels of the first convolution; the residual blocks have four times as many.
+        blocks: number of residual blocks.
+    """
+
+    width: int = 32
+    blocks: int = 5
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if type(value) is not int or not 1 <= value <= 1024:
+                raise UsageError(f"{name} of the network is {value!r}: give a number of 1 to 1024")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TransformerConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ModelError: a key that this version doesn't know.
+        """
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ModelError(f"the network's config has {sorted(unknown)}: update nst to read it")
+        return cls(**values)
+
+
+PRESETS: dict[str, TransformerConfig] = {
+    # Johnson et al. 2016 with instance normalisation (Ulyanov et al. 2016): 1.68 M parameters.
+    "quality": TransformerConfig(width=32, blocks=5),
+}
+
+
+def preset_config(preset: str) -> TransformerConfig:
+    """The config of a preset's name.
+
+    Raises:
+        UsageError: no such preset.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    return PRESETS[preset]

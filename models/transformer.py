@@ -1,0 +1,44 @@
+"""The feed-forward network that repaints an image in one pass (Johnson et al. 2016)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from nst.models.config import PRESETS, TransformerConfig, preset_config
+from nst.models.layers import ConvLayer, ResidualBlock, UpsampleLayer
+
+__all__ = ["PRESETS", "TransformerConfig", "TransformerNet", "preset_config"]
+
+
+class TransformerNet(nn.Module):
+    """Two strided convolutions, residual blocks, two upsamplings, a 9×9 convolution to RGB.
+
+    Call it with float [B, 3, H, W] RGB in [0, 255], H and W at least 32 and multiples of
+    nothing; it returns the same shape and range, not clipped.
+    """
+
+    def __init__(self, config: TransformerConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or TransformerConfig()
+        width = self.config.width
+        self.encoder = nn.Sequential(
+            ConvLayer(3, width, 9),
+            ConvLayer(width, 2 * width, 3, 2),
+            ConvLayer(2 * width, 4 * width, 3, 2),
+        )
+        self.residuals = nn.Sequential(
+            *(ResidualBlock(4 * width) for _ in range(self.config.blocks))
+        )
+        self.decoder = nn.Sequential(
+            UpsampleLayer(4 * width, 2 * width, 3),
+            UpsampleLayer(2 * width, width, 3),
+            ConvLayer(width, 3, 9, norm=False, relu=False),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        x = self.encoder(image / 127.5 - 1)
+        x = self.decoder(self.residuals(x))
+        # Strides round up, so the result covers the image: its overhang goes. In float, because
+        # bf16 has no room for 256 levels.
+        return x[..., :height, :width].float() * 127.5 + 127.5

@@ -1,0 +1,138 @@
+"""The perceptual objective of Gatys et al. (2016) and Johnson et al. (2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nst.config import ObjectiveConfig, check_weights
+from nst.vgg import VGG19Features
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """Correlations between channels (Gatys et al. 2016, eq. 3), divided by C·H·W.
+
+    Args:
+        features: [B, C, H, W], any float type.
+
+    Returns:
+        [B, C, C], float32 or wider: products of half-precision activations would overflow.
+    """
+    b, c, h, w = features.shape
+    with torch.autocast(features.device.type, enabled=False):
+        flat = features.reshape(b, c, h * w)
+        flat = flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
+        return torch.bmm(flat, flat.transpose(1, 2)) / (c * h * w)
+
+
+class ContentLoss(nn.Module):
+    """Mean squared difference of activations (Johnson et al. 2016, eq. 2), one per image: [B]."""
+
+    def forward(self, features: Tensor, target: Tensor) -> Tensor:
+        return _wide(features).sub(_wide(target)).square().mean(dim=(1, 2, 3))
+
+
+class StyleLoss(nn.Module):
+    """Mean squared difference of Gram matrices, one per image: [B].
+
+    Gatys et al. (2016, eq. 4) and Johnson et al. (2016, eq. 4) sum the squares under other
+    constant factors; the mean keeps layers of different width comparable.
+
+    Args:
+        target: the style's Gram matrix, [C, C].
+    """
+
+    target: Tensor
+
+    def __init__(self, target: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("target", target)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return gram_matrix(features).sub(self.target).square().mean(dim=(1, 2))
+
+
+class TVLoss(nn.Module):
+    """Total variation (Johnson et al. 2016, section 3.2): mean squared step between neighbours.
+
+    Takes [B, 3, H, W] in [0, 255], returns [B].
+    """
+
+    def forward(self, image: Tensor) -> Tensor:
+        image = _wide(image)
+        down = image.diff(dim=2).square().mean(dim=(1, 2, 3))
+        across = image.diff(dim=3).square().mean(dim=(1, 2, 3))
+        return down + across
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Weighted terms of the objective, a number per image: each a tensor [B]."""
+
+    content_loss: Tensor
+    style_loss: Tensor
+    tv_loss: Tensor
+
+    @property
+    def total_loss(self) -> Tensor:
+        return self.content_loss + self.style_loss + self.tv_loss
+
+
+class PerceptualLoss(nn.Module):
+    """The weighted sum that trainer, optimiser and score share.
+
+    Args:
+        styles: style images, each float [1, 3, H, W] RGB in [0, 255].
+        style_weights: one per style; the Gram matrices are averaged by them.
+        config: layers, weights and the VGG-19 to use.
+    """
+
+    def __init__(
+        self,
+        styles: Sequence[Tensor],
+        style_weights: Sequence[float] = (),
+        config: ObjectiveConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config or ObjectiveConfig()
+        self.vgg = VGG19Features(
+            (*self.config.content_layers, *self.config.style_layers), self.config.vgg
+        ).to(styles[0].device)
+        shares = check_weights("style weights", style_weights, len(styles))
+        grams: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for style, share in zip(styles, shares, strict=True):
+                for layer, features in self.vgg(style, self.config.style_layers).items():
+                    grams[layer] = grams.get(layer, 0) + share * gram_matrix(features)[0]
+        # A weighted mean of targets pulls exactly as a weighted sum of losses does.
+        self.style_losses = nn.ModuleDict({name: StyleLoss(gram) for name, gram in grams.items()})
+        self.content = ContentLoss()
+        self.tv = TVLoss()
+
+    @torch.no_grad()
+    def content_features(self, content: Tensor) -> dict[str, Tensor]:
+        """The targets of `forward` for `content`, float [B, 3, H, W] RGB in [0, 255]."""
+        return self.vgg(content, self.config.content_layers)
+
+    def forward(self, image: Tensor, content_features: Mapping[str, Tensor]) -> Losses:
+        """The losses of `image`, float [B, 3, H, W] RGB in [0, 255]."""
+        config = self.config
+        features = self.vgg(image)
+        zero = image.new_zeros(len(image), dtype=torch.float32)
+        content = zero
+        for layer in config.content_layers:
+            content = content + self.content(features[layer], content_features[layer])
+        style = zero
+        for layer, module in self.style_losses.items():
+            style = style + module(features[layer])
+        tv = self.tv(image) if config.tv_weight else zero
+        return Losses(
+            config.content_weight * content, config.style_weight * style, config.tv_weight * tv
+        )
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

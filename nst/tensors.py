@@ -1,0 +1,21 @@
+"""Between HWC uint8 arrays and the float batches of the networks."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nst.images import Array
+
+
+def to_tensor(image: Array) -> Tensor:
+    """HWC uint8 RGB to float [1, 3, H, W] in [0, 255]."""
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), np.float32, order="C"))[None]
+
+
+def to_image(batch: Tensor) -> Array:
+    """The first of float [B, 3, H, W] in [0, 255] as HWC uint8 RGB, rounded and clipped."""
+    image = batch[0].detach().float().clamp(0, 255).round().byte()
+    array: Array = image.permute(1, 2, 0).contiguous().cpu().numpy()
+    return array

