@@ -16,7 +16,7 @@ from nst.config import Device, check_number
 from nst.errors import ModelError, NstError, UsageError
 from nst.images import Array
 
-# The exported file's contract: uint8 [N, H, W, 3] RGB in and out, every dimension free but the last.
+# The exported file's contract: uint8 [N, H, W, 3] RGB in and out, any batch, height and width.
 INPUT_NAME = "image"
 OUTPUT_NAME = "stylized"
 SMALLEST_SIDE = 32
@@ -52,15 +52,16 @@ class Stylizer:
         cuda = device != "cpu" and cuda_devices() > 0
         if device == "cuda" and not cuda:
             raise NstError("no CUDA device is available: use --device cpu, or check nvidia-smi")
-        self._session = self._open(data, "cuda" if cuda else "cpu", threads)
-        self.provider: str = self._session.get_providers()[0]
+        session = self._open(data, "cuda" if cuda else "cpu", threads)
+        self._session: onnxruntime.InferenceSession | None = session
+        self.provider: str = session.get_providers()[0]
         if device == "cuda" and self.provider != _PROVIDERS["cuda"]:
             raise NstError(
                 "ONNX Runtime's CUDA provider does not load: install onnxruntime-gpu with its CUDA "
                 "libraries, or use --device cpu"
             )
-        self._check_signature()
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self._check_signature(session)
+        self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
 
     @property
     def name(self) -> str:
@@ -93,8 +94,8 @@ class Stylizer:
         return stylized[0] if single else stylized
 
     def close(self) -> None:
-        """Release the session and its memory."""
-        del self._session
+        """Release the session and its memory; calls fail from then on."""
+        self._session = None
 
     def __enter__(self) -> Stylizer:
         return self
@@ -108,6 +109,8 @@ class Stylizer:
         self.close()
 
     def _run(self, batch: Array) -> Array:
+        if self._session is None:
+            raise NstError(f"{self._name} is closed: make a new Stylizer")
         height, width = batch.shape[1:3]
         down, right = max(0, SMALLEST_SIDE - height), max(0, SMALLEST_SIDE - width)
         if down or right:
@@ -121,7 +124,7 @@ class Stylizer:
                 raise
             why = str(error).strip().splitlines()[-1][:200]
             raise NstError(
-                f"{self._name} cannot repaint {width}×{height} pixels, memory may not suffice: {why}"
+                f"{self._name} cannot repaint {width}×{height} pixels, is memory short? {why}"
             ) from error
         return stylized[:, :height, :width]
 
@@ -137,11 +140,13 @@ class Stylizer:
         try:
             return onnxruntime.InferenceSession(data, options, providers=providers)
         except Exception as error:
-            raise ModelError(f"{self._name} is not an ONNX model: train one with nst-train") from error
+            raise ModelError(
+                f"{self._name} is not an ONNX model: train one with nst-train"
+            ) from error
 
-    def _check_signature(self) -> None:
-        inputs = [(i.name, i.type, len(i.shape)) for i in self._session.get_inputs()]
-        outputs = [(o.name, o.type, len(o.shape)) for o in self._session.get_outputs()]
+    def _check_signature(self, session: onnxruntime.InferenceSession) -> None:
+        inputs = [(i.name, i.type, len(i.shape)) for i in session.get_inputs()]
+        outputs = [(o.name, o.type, len(o.shape)) for o in session.get_outputs()]
         if inputs != [(INPUT_NAME, "tensor(uint8)", 4)] or outputs != [
             (OUTPUT_NAME, "tensor(uint8)", 4)
         ]:
@@ -149,6 +154,12 @@ class Stylizer:
                 f"{self._name} is an ONNX model, but not one of nst (it must map uint8 'image' to "
                 "uint8 'stylized'): train one with nst-train"
             )
+
+
+def check_strength(strength: float, quality: int = 95) -> None:
+    """Raise `UsageError` for a strength outside 0 to 1 or a quality outside 1 to 100."""
+    check_number("strength", strength, most=1)
+    check_number("quality", quality, least=1, most=100)
 
 
 def cuda_devices() -> int:
@@ -169,6 +180,8 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise ModelError(f"{path} does not exist: check the path, or train with nst-train") from error
+        raise ModelError(
+            f"{path} does not exist: check the path, or train with nst-train"
+        ) from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error

@@ -40,7 +40,9 @@ def check_weights(name: str, weights: Sequence[float], count: int) -> tuple[floa
     if not weights:
         return (1 / count,) * count
     if len(weights) != count:
-        raise UsageError(f"{name} has {len(weights)} numbers for {count} style images: give one each")
+        raise UsageError(
+            f"{name} has {len(weights)} numbers for {count} style images: give one each"
+        )
     for weight in weights:
         check_number(name, weight)
     total = sum(weights)
@@ -56,7 +58,7 @@ class ObjectiveConfig:
     Args:
         content_layers, style_layers: names of VGG-19 activations, `relu1_1` … `relu5_4`.
         content_weight, style_weight, tv_weight: finite, at least 0; content and style not both 0.
-        style_size: short side, in pixels, at which a style image meets VGG: it sets the stroke size.
+        style_size: short side in pixels at which a style image meets VGG; sets the stroke size.
         vgg: `caffe`, `torchvision`, or a file as `FILE:caffe` or `FILE:torchvision`.
     """
 

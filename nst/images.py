@@ -93,6 +93,22 @@ def load_image(source: Source, *, hint: int | None = None) -> Array:
     return ((picture.image * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
+def load_style(path: str | os.PathLike[str]) -> Array:
+    """A style image, HWC uint8 RGB.
+
+    Raises:
+        ImageError: it can't be read, or is too small or too narrow to hold a style.
+    """
+    image = load_image(path)
+    height, width = image.shape[:2]
+    name = os.fspath(path)
+    if min(height, width) < 32:
+        raise ImageError(f"{name} is only {width}×{height} pixels: a style image needs 32 or more")
+    if max(height, width) > 12 * min(height, width):
+        raise ImageError(f"{name} is {width}×{height} pixels: crop it to less than 12 to 1")
+    return image
+
+
 def encode_image(
     image: Array,
     suffix: str,
@@ -109,7 +125,9 @@ def encode_image(
     form = WRITE_FORMATS.get(suffix.lower())
     if form is None:
         known = " ".join(sorted(WRITE_FORMATS))
-        raise ImageError(f"cannot write images as {suffix or 'a file without suffix'!r}: use {known}")
+        raise ImageError(
+            f"cannot write images as {suffix or 'a file without suffix'!r}: use {known}"
+        )
     picture = Image.fromarray(image)
     if alpha is not None and form != "JPEG":
         picture.putalpha(Image.fromarray(alpha))
@@ -127,7 +145,9 @@ def encode_image(
         picture.save(buffer, form, **options)
     except (OSError, ValueError) as error:
         height, width = image.shape[:2]
-        raise ImageError(f"{form} cannot hold {width}×{height} pixels ({error}): use .png") from error
+        raise ImageError(
+            f"{form} cannot hold {width}×{height} pixels ({error}): use .png"
+        ) from error
     return buffer.getvalue()
 
 

@@ -106,7 +106,8 @@ def _load_weights(source: str, depth: int) -> tuple[str, dict[str, Tensor]]:
     path, _, kind = source.rpartition(":")
     if not path or kind not in _PREPROCESSING:
         raise UsageError(
-            f"VGG-19 weights are {source!r}: give caffe, torchvision, FILE:caffe or FILE:torchvision"
+            f"VGG-19 weights are {source!r}: "
+            "give caffe, torchvision, FILE:caffe or FILE:torchvision"
         )
     state = _rename(_read_file(Path(path)), path)
     return kind, _flip_to_rgb(state) if kind == "caffe" else state

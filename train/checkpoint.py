@@ -17,7 +17,7 @@ from nst.models.transformer import TransformerConfig, TransformerNet
 
 def save_checkpoint(path: Path, network: TransformerNet, metadata: dict[str, str]) -> None:
     """Write the network's weights with its config and `metadata` as a safetensors file."""
-    state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     header = {**metadata, "network": json.dumps(network.config.to_dict())}
     with replacing(path) as beside:
         save_file(state, beside, header)

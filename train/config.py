@@ -22,8 +22,8 @@ class TrainConfig:
         preset: name of the network's shape.
         objective: what is minimised.
         size: side of the training crops, pixels.
-        batch_size: crops a step; None for what suits the device.
-        learning_rate: Adam's at its peak.
+        batch_size: crops a step at the full size; None for what suits the device.
+        learning_rate: at its peak.
         steps, seconds: the budget, one of them; both None for what suits the device.
         seed: of weights, crops and drawn scenes.
         device: `auto`, `cpu` or `cuda`.
@@ -38,7 +38,7 @@ class TrainConfig:
     objective: ObjectiveConfig = ObjectiveConfig()
     size: int = 256
     batch_size: int | None = None
-    learning_rate: float = 2e-3
+    learning_rate: float = 6e-4
     steps: int | None = None
     seconds: float | None = None
     seed: int = 0

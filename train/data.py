@@ -41,7 +41,9 @@ GREY_PHOTOGRAPHS = (
 HELD_OUT_PHOTOGRAPHS = ("skimage/data/chelsea.png", "skimage/data/coffee.png")
 
 SMALLEST_SIDE = 64  # smaller files are icons, not photographs
-ZOOM = 2.2  # a photograph's short side meets the network at 1 to 2.2 times the crop
+ZOOM = 1.3  # a photograph's short side spans 1 to 1.3 full crops
+PHOTOGRAPHS = 0.5  # share among the built-in content; the rest are drawn scenes
+COLORED = 0.85  # share of colour photographs among those; grey ones are close-ups of textures
 SCENES = 256  # drawn scenes kept; each is cropped, turned and tinted anew
 CACHE_BYTES = 2 << 30
 
@@ -58,21 +60,18 @@ class BuiltinContent:
         self.seed = seed
         self.skipped: dict[Path, str] = {}
         short = math.ceil(side * ZOOM)
-        self._photographs = [
-            resize_short(load_image(_packaged(name)), short)
-            for name in (*TRAINING_PHOTOGRAPHS, *GREY_PHOTOGRAPHS)
-        ]
+        self._colored, self._grey = (
+            [resize_short(load_image(_packaged(name)), short) for name in names]
+            for names in (TRAINING_PHOTOGRAPHS, GREY_PHOTOGRAPHS)
+        )
         self._scenes: dict[int, Array] = {}
         self._side = side
 
     def crop(self, index: int, side: int) -> Array:
         """The `index`-th training image, HWC uint8 RGB, `side` × `side`."""
         rng = np.random.default_rng((self.seed, index))
-        kind = rng.random()
-        if kind < 0.5:
-            colored = rng.random() < 0.85
-            few = slice(0, len(TRAINING_PHOTOGRAPHS)) if colored else slice(len(TRAINING_PHOTOGRAPHS), None)
-            photographs = self._photographs[few]
+        if rng.random() < PHOTOGRAPHS:
+            photographs = self._colored if rng.random() < COLORED else self._grey
             image = photographs[rng.integers(len(photographs))]
         else:
             image = self._scene(int(rng.integers(SCENES)))
@@ -82,7 +81,7 @@ class BuiltinContent:
         scene = self._scenes.get(number)
         if scene is None:
             rng = np.random.default_rng((self.seed, 1 << 40, number))
-            scene = draw_scene(self._photographs, math.ceil(1.5 * self._side), rng)
+            scene = draw_scene([*self._colored, *self._grey], math.ceil(1.5 * self._side), rng)
             self._scenes[number] = scene
         return scene
 
@@ -165,26 +164,26 @@ Content = BuiltinContent | FolderContent
 
 
 def batches(
-    content: Content, batch_size: int, side: Callable[[int], int], workers: int = 1
+    content: Content, plan: Callable[[int], tuple[int, int]], workers: int = 1
 ) -> Iterator[NDArray[np.uint8]]:
     """Endless uint8 [B, side, side, 3] RGB, prepared ahead in `workers` threads.
 
     Args:
-        side: crop size at a given step.
+        plan: (batch size, side) of a step, counted from 0; asked in order, a few steps ahead.
     """
 
-    def prepare(step: int) -> NDArray[np.uint8]:
-        start = step * batch_size
-        return np.stack([content.crop(start + i, side(step)) for i in range(batch_size)])
+    def prepare(start: int, count: int, side: int) -> NDArray[np.uint8]:
+        return np.stack([content.crop(start + i, side) for i in range(count)])
 
     with ThreadPoolExecutor(workers, thread_name_prefix="nst-content") as pool:
         queue: deque[Future[NDArray[np.uint8]]] = deque()
-        step = 0
+        step = images = 0
         try:
             while True:
                 while len(queue) <= workers:
-                    queue.append(pool.submit(prepare, step))
-                    step += 1
+                    count, side = plan(step)
+                    queue.append(pool.submit(prepare, images, count, side))
+                    step, images = step + 1, images + count
                 yield queue.popleft().result()
         finally:
             for future in queue:
@@ -216,14 +215,15 @@ def random_crop(image: Array, side: int, full: int, rng: Generator) -> Array:
 
 
 def random_tint(image: Array, rng: Generator) -> Array:
-    """`image` under a random change of brightness, contrast, saturation and colour cast."""
+    """`image` under a mild random change of brightness, contrast, saturation and colour cast.
+
+    Strong changes teach the network colours that photographs don't have, at the cost of theirs.
+    """
     luma = np.full((3, 3), (0.299, 0.587, 0.114))
-    saturation = rng.uniform(0.3, 1.5)
+    saturation = rng.uniform(0.6, 1.3)
     matrix = saturation * np.eye(3) + (1 - saturation) * luma
-    if rng.random() < 0.3:
-        matrix = matrix[rng.permutation(3)]
-    contrast = rng.uniform(0.6, 1.25) * rng.uniform(0.85, 1.15, 3)
-    offset = 128 * (1 - contrast) + rng.uniform(-35, 35)
+    contrast = rng.uniform(0.8, 1.15) * rng.uniform(0.93, 1.07, 3)
+    offset = 128 * (1 - contrast) + rng.uniform(-15, 15)
     tinted = cv2.transform(image, np.column_stack([matrix * contrast[:, None], offset]))
     return np.asarray(tinted, np.uint8)
 

@@ -1,0 +1,66 @@
+"""`nst image`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nst.config import Device
+from nst.console import Debug, command, fail, progress_bar, say
+from nst.errors import NstError
+
+
+def register(app: typer.Typer) -> None:
+    app.command("image")(image_command)
+
+
+@command
+def image_command(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, or - for stdin.")
+    ],
+    style: Annotated[Path, typer.Option(help="Model that nst-train made, an .onnx file.")],
+    out: Annotated[
+        str,
+        typer.Option(help="Image for one input, folder for more, or - for stdout."),
+    ],
+    strength: Annotated[
+        float, typer.Option(help="0 leaves the image as it is, 1 is the full style.")
+    ] = 1.0,
+    quality: Annotated[int, typer.Option(help="Of JPEG and WebP, 1 to 100.")] = 95,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for one a core.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Repaint photographs with a trained model: files, whole folders, or a pipe.
+
+    Size, orientation, EXIF and transparency are kept. A bad file is reported and the rest go on.
+    """
+    from nst.infer.photos import plan_outputs, repaint_file
+    from nst.infer.session import Stylizer, check_strength
+
+    check_strength(strength, quality)
+    jobs = plan_outputs(inputs, out)
+    failed = 0
+    with Stylizer(style, device=device, threads=threads) as stylizer, progress_bar() as bar:
+        if not quiet:
+            say(f"style {stylizer.name} on {stylizer.provider}")
+        for source, target in bar.track(jobs, description="repainting"):
+            try:
+                done = repaint_file(stylizer, source, target, strength=strength, quality=quality)
+            except NstError as error:
+                if debug:
+                    raise
+                fail(error)
+                failed += 1
+                continue
+            if not quiet and target != "-":
+                height, width = done.size
+                say(f"{target}  {width}×{height}  {done.seconds:.2f} s")
+    if failed:
+        if len(jobs) > 1:
+            say(f"{failed} of {len(jobs)} images failed")
+        raise typer.Exit(1)

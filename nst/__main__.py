@@ -1,0 +1,37 @@
+"""The `nst` command: gathers the command groups."""
+
+from __future__ import annotations
+
+import typer
+
+from nst import cli as optimize_cli
+from nst.infer import cli as infer_cli
+from nst.train import cli as train_cli
+
+app = typer.Typer(
+    name="nst",
+    help="Real-time neural style transfer: any picture becomes a network that repaints others.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+train_cli.register(app)
+infer_cli.register(app)
+optimize_cli.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Show the version.")) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"nst {installed('nst')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

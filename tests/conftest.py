@@ -1,0 +1,73 @@
+"""Images and models that tests share; everything is made here, nothing is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nst.images import Array, save_image
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def photograph() -> Array:
+    """A photograph that training never sees, 96 × 128."""
+    from nst.images import resize_image
+    from nst.train.data import held_out
+
+    return resize_image(held_out()[0], (96, 128))
+
+
+@pytest.fixture(scope="session")
+def style_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small style image: slanted stripes of three colours."""
+    y, x = np.mgrid[:80, :100]
+    colors = np.array([[20, 40, 90], [240, 230, 200], [200, 80, 40]], np.uint8)
+    path = tmp_path_factory.mktemp("style") / "stripes.png"
+    save_image(path, colors[(x + 2 * y) // 9 % 3])
+    return path
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained network, exported."""
+    import torch
+
+    from nst.models.transformer import TransformerConfig, TransformerNet
+    from nst.train.export import export_onnx
+
+    torch.manual_seed(1)
+    network = TransformerNet(TransformerConfig(width=4, blocks=1))
+    torch.nn.init.normal_(network.decoder[-1][0].weight, std=0.2)
+    path = tmp_path_factory.mktemp("model") / "tiny.onnx"
+    export_onnx(network, path, {"title": "Tiny", "style_sha256": "0" * 64})
+    return path
+
+
+@pytest.fixture(scope="session")
+def bad_images(tmp_path_factory: pytest.TempPathFactory, photograph: Array) -> dict[str, Path]:
+    """Files that are no usable image, by what is wrong with them."""
+    folder = tmp_path_factory.mktemp("bad")
+    paths = {
+        "missing": folder / "missing.jpg",
+        "folder": folder / "folder.jpg",
+        "text": folder / "text.jpg",
+        "empty": folder / "empty.png",
+        "truncated": folder / "truncated.jpg",
+    }
+    paths["folder"].mkdir()
+    paths["text"].write_text("this is not an image")
+    paths["empty"].write_bytes(b"")
+    save_image(paths["truncated"], photograph)
+    data = paths["truncated"].read_bytes()
+    paths["truncated"].write_bytes(data[: len(data) // 2])
+    return paths

@@ -1,0 +1,114 @@
+"""`nst image`: files, folders and pipes, in a process of its own where streams matter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from nst.__main__ import app
+from nst.errors import ImageError, NstError, UsageError
+from nst.images import Array, load_image, load_picture, save_image
+from nst.infer.photos import plan_outputs
+from nst.infer.session import Stylizer
+
+
+def nst(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.exit_code, result.stderr
+
+
+def test_one_file(tmp_path: Path, model_path: Path, photograph: Array) -> None:
+    save_image(tmp_path / "a.png", photograph)
+    target = tmp_path / "new" / "b.png"
+    status, said = nst("image", tmp_path / "a.png", "--style", model_path, "--out", target)
+    assert status == 0, said
+    assert "CPUExecutionProvider" in said
+    with Stylizer(model_path) as stylizer:
+        np.testing.assert_array_equal(load_image(target), stylizer(photograph))
+
+
+def test_strength_zero_is_the_photograph(
+    tmp_path: Path, model_path: Path, photograph: Array
+) -> None:
+    save_image(tmp_path / "a.png", photograph)
+    arguments = ("--style", model_path, "--out", tmp_path / "b.png", "--strength", 0)
+    assert nst("image", tmp_path / "a.png", *arguments)[0] == 0
+    np.testing.assert_array_equal(load_image(tmp_path / "b.png"), photograph)
+
+
+def test_orientation_alpha_and_exif_are_kept(
+    tmp_path: Path, model_path: Path, photograph: Array
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a cat"
+    alpha = np.full(photograph.shape[:2], 80, np.uint8)
+    picture = Image.fromarray(np.dstack([photograph, alpha]))
+    picture.save(tmp_path / "a.png", exif=exif)
+    nst("image", tmp_path / "a.png", "--style", model_path, "--out", tmp_path / "b.png")
+    out = load_picture(tmp_path / "b.png")
+    assert out.image.shape == (128, 96, 3)  # turned upright
+    assert out.alpha is not None
+    assert (out.alpha == 80).all()
+    kept = Image.open(tmp_path / "b.png").getexif()
+    assert kept.get(0x0112, 1) == 1
+    assert kept[0x010E] == "a cat"
+
+
+def test_a_folder_keeps_its_structure_and_survives_a_bad_file(
+    tmp_path: Path, model_path: Path, photograph: Array
+) -> None:
+    save_image(tmp_path / "in" / "a.jpg", photograph)
+    save_image(tmp_path / "in" / "deep" / "b.PNG", photograph)
+    Image.fromarray(photograph).save(tmp_path / "in" / "c.gif")
+    (tmp_path / "in" / "bad.jpg").write_text("x")
+    (tmp_path / "in" / "notes.txt").write_text("x")
+    status, said = nst("image", tmp_path / "in", "--style", model_path, "--out", tmp_path / "out")
+    assert status == 1
+    assert "bad.jpg" in said
+    assert "1 of 4 images failed" in said
+    found = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")}
+    assert found == {"a.jpg", "deep/b.PNG", "c.png"}
+
+
+def test_pipes(model_path: Path, tmp_path: Path, photograph: Array) -> None:
+    save_image(tmp_path / "a.png", photograph)
+    command = [sys.executable, "-m", "nst", "image", "-", "--style", str(model_path), "--out", "-"]
+    data = (tmp_path / "a.png").read_bytes()
+    done = subprocess.run(command, input=data, capture_output=True, timeout=120, check=True)
+    with Stylizer(model_path) as stylizer:
+        np.testing.assert_array_equal(load_image(done.stdout), stylizer(photograph))
+    bad = subprocess.run(command, input=b"", capture_output=True, timeout=120, check=False)
+    assert bad.returncode == 1
+    assert bad.stdout == b""
+    assert b"Traceback" not in bad.stderr
+
+
+def test_plans(tmp_path: Path, photograph: Array) -> None:
+    a, b = tmp_path / "a.png", tmp_path / "sub" / "a.png"
+    save_image(a, photograph)
+    save_image(b, photograph)
+    assert plan_outputs([str(a)], "x.jpg") == [(str(a), "x.jpg")]
+    assert plan_outputs([str(a)], "folder") == [(str(a), "folder/a.png")]
+    assert plan_outputs(["-"], "-") == [("-", "-")]
+    with pytest.raises(UsageError, match="one file for several"):
+        plan_outputs([str(a), str(b)], "x.jpg")
+    with pytest.raises(UsageError, match="would both become"):
+        plan_outputs([str(a), str(b)], "folder")
+    with pytest.raises(UsageError, match="overwrite"):
+        plan_outputs([str(a)], str(a))
+    with pytest.raises(UsageError, match="overwrite"):
+        plan_outputs([str(tmp_path)], str(tmp_path))
+    with pytest.raises(UsageError, match="one image"):
+        plan_outputs([str(a), str(b)], "-")
+    with pytest.raises(ImageError, match=r"\.xyz"):
+        plan_outputs([str(a)], "x.xyz")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NstError, match="holds no images"):
+        plan_outputs([str(tmp_path / "empty")], "folder")

@@ -1,0 +1,84 @@
+"""The network against a plain loop of torch.nn.functional calls, and its properties."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nst.models.config import PRESETS
+from nst.models.transformer import TransformerConfig, TransformerNet
+
+
+def johnson(image: Tensor, w: dict[str, Tensor]) -> Tensor:
+    """Johnson et al.'s network as one reads it off the supplementary material."""
+
+    def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        weight = w[f"{name}.weight"]
+        x = F.pad(x, [weight.shape[-1] // 2] * 4, mode="reflect")
+        return F.conv2d(x, weight, w.get(f"{name}.bias"), stride)
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        mean = x.mean((2, 3), keepdim=True)
+        deviation = (x.var((2, 3), keepdim=True, unbiased=False) + 1e-5).sqrt()
+        return (x - mean) / deviation * w[f"{name}.weight"].view(1, -1, 1, 1) + w[
+            f"{name}.bias"
+        ].view(1, -1, 1, 1)
+
+    def block(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        return norm(conv(x, f"{name}.0", stride), f"{name}.1")
+
+    x = image / 127.5 - 1
+    for i, stride in enumerate((1, 2, 2)):
+        x = F.relu(block(x, f"encoder.{i}", stride))
+    for i in range(len({k.split(".")[1] for k in w if k.startswith("residuals")})):
+        y = F.relu(block(x, f"residuals.{i}.body.0"))
+        x = x + block(y, f"residuals.{i}.body.1")
+    for i in range(2):
+        x = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        x = F.relu(block(x, f"decoder.{i}"))
+    return conv(x, "decoder.2.0")[..., : image.shape[2], : image.shape[3]] * 127.5 + 127.5
+
+
+def test_matches_a_plain_loop() -> None:
+    torch.manual_seed(0)
+    network = TransformerNet(TransformerConfig(width=8, blocks=2)).double()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    image = torch.rand(2, 3, 45, 62, dtype=torch.float64) * 255
+    got = network.forward(image)
+    expected = johnson(image, dict(network.state_dict()))
+    torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(32, 75), st.integers(32, 75), st.integers(1, 2))
+def test_keeps_any_size(height: int, width: int, batch: int) -> None:
+    network = TransformerNet(TransformerConfig(width=4, blocks=1))
+    assert network(torch.zeros(batch, 3, height, width)).shape == (batch, 3, height, width)
+
+
+def test_quality_is_johnsons_size() -> None:
+    parameters = sum(p.numel() for p in TransformerNet(PRESETS["quality"]).parameters())
+    assert parameters == pytest.approx(1.68e6, rel=0.01)
+
+
+def test_a_constant_image_gets_no_border() -> None:
+    """Reflection padding tells the network nothing of where the edge is."""
+    torch.manual_seed(0)
+    network = TransformerNet(TransformerConfig(width=8, blocks=2)).eval()
+    torch.nn.init.normal_(network.decoder[-1][0].weight, std=0.3)
+    with torch.no_grad():
+        out = network(torch.full((1, 3, 64, 80), 90.0))
+    assert (out - out[..., 32:33, 40:41]).abs().max() < 0.1
+
+
+def test_starts_near_mid_grey() -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        out = TransformerNet()(torch.rand(1, 3, 64, 64) * 255)
+    assert abs(out.mean() - 127.5) < 20
+    assert out.std() < 60

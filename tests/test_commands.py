@@ -1,0 +1,190 @@
+"""Bad input through the commands: one line, the mend named, the right status, nothing left."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from nst.__main__ import app
+from nst.images import Array, load_image, save_image
+
+
+def nst(*arguments: object) -> tuple[int, list[str]]:
+    """Exit status and the lines on stderr."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stderr.splitlines()
+
+
+def refused(status: int, arguments: Sequence[object], *words: object) -> None:
+    got, lines = nst(*arguments)
+    assert got == status, lines
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert str(word) in lines[0]
+
+
+def test_help_and_version() -> None:
+    for arguments in ([], ["train"], ["image"], ["optimize"]):
+        result = CliRunner().invoke(app, [*arguments, "--help"])
+        assert result.exit_code == 0
+        assert "Usage" in result.output
+    assert CliRunner().invoke(app, ["--version"]).output.startswith("nst ")
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "empty", "truncated"])
+def test_bad_style_images(kind: str, bad_images: dict[str, Path], tmp_path: Path) -> None:
+    style = bad_images[kind]
+    refused(1, ["train", "--style", style, "--out", tmp_path / "run"], style)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_one_pixel_style(tmp_path: Path) -> None:
+    save_image(tmp_path / "dot.png", np.zeros((1, 1, 3), np.uint8))
+    refused(1, ["train", "--style", tmp_path / "dot.png", "--out", tmp_path / "run"], "1×1", "32")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1"])
+@pytest.mark.parametrize("option", ["--style-weight", "--content-weight", "--tv-weight"])
+def test_bad_weights(option: str, value: str, style_path: Path, tmp_path: Path) -> None:
+    arguments = ["--style", style_path, "--out", tmp_path / "out.png", f"{option}={value}"]
+    refused(2, ["train", *arguments], option[2:].replace("-", " "), "finite")
+    refused(2, ["optimize", style_path, *arguments], "finite")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--style-weights", "a,b"], "0.7,0.3"),
+        (["--style-weights", "1,2"], "2 numbers for 1"),
+        (["--preset", "splendid"], "quality"),
+        (["--steps", "0"], "steps"),
+        (["--seconds", "nan"], "seconds"),
+        (["--steps", "3", "--seconds", "3"], "choose one"),
+        (["--batch-size", "0"], "batch size"),
+        (["--size", "1"], "size"),
+        (["--vgg", "resnet"], "FILE:caffe"),
+    ],
+)
+def test_bad_options_of_train(
+    arguments: list[str], word: str, style_path: Path, tmp_path: Path
+) -> None:
+    out = ["--out", tmp_path / "run"]
+    refused(2, ["train", "--style", style_path, *out, *arguments], word)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_content_folders(tmp_path: Path, style_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    common = ["train", "--style", style_path, "--out", tmp_path / "run", "--content"]
+    refused(1, [*common, tmp_path / "empty"], tmp_path / "empty", "no usable image")
+    refused(1, [*common, tmp_path / "nowhere"], "not a folder")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is present")
+def test_cuda_without_a_gpu(style_path: Path, model_path: Path, tmp_path: Path) -> None:
+    cuda = ["--device", "cuda"]
+    for arguments in (
+        ["train", "--style", style_path, "--out", tmp_path / "run"],
+        ["optimize", style_path, "--style", style_path, "--out", tmp_path / "a.png"],
+        ["image", style_path, "--style", model_path, "--out", tmp_path / "a.png"],
+    ):
+        refused(1, [*arguments, *cuda], "--device cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_is_not_ours(tmp_path: Path, style_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_text("no model")
+    out = tmp_path / "a.png"
+    common = ["image", style_path, "--out", out, "--style"]
+    refused(1, [*common, tmp_path / "bad.onnx"], "bad.onnx", "nst-train")
+    refused(1, [*common, tmp_path / "none.onnx"], "none.onnx")
+    refused(1, [*common, style_path], style_path)
+    assert not out.exists()
+
+
+def test_bad_options_of_image(tmp_path: Path, style_path: Path, model_path: Path) -> None:
+    common = ["image", style_path, "--style", model_path, "--out", tmp_path / "a.png"]
+    refused(2, [*common, "--strength", "2"], "strength")
+    refused(2, [*common, "--strength", "nan"], "strength")
+    refused(2, [*common, "--quality", "0"], "quality")
+    refused(2, ["image", style_path, "--style", model_path, "--out", style_path], "overwrite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_targets(tmp_path: Path, style_path: Path, model_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / "deeper"
+    refused(1, ["train", "--style", style_path, "--out", below], "cannot write", "--out")
+    optimize = ["optimize", style_path, "--style", style_path, "--iterations", 1, "--size", 64]
+    refused(1, [*optimize, "--out", tmp_path], "folder")
+    refused(1, [*optimize, "--out", tmp_path / "a.xyz"], ".png")
+    refused(1, [*optimize, "--out", below / "a.png"], "cannot write")
+    status, lines = nst("image", style_path, "--style", model_path, "--out", below / "a.png")
+    assert status == 1
+    assert sum(line.startswith("error: cannot write") for line in lines) == 1
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    tmp_path: Path, model_path: Path, photograph: Array
+) -> None:
+    """A limit on the size of files fails the write midway, as a full disk does."""
+    save_image(tmp_path / "a.png", photograph)
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-m", "nst", "image", str(tmp_path / "a.png")]
+    command += ["--style", str(model_path), "--out", str(tmp_path / "out" / "b.png")]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)),
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("error: cannot write") == 1
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_optimize_writes_the_image_and_every_kth(tmp_path: Path, style_path: Path) -> None:
+    out = tmp_path / "a.png"
+    arguments = ["--style", style_path, "--style-size", 64, "--size", "48,64", "--iterations", 4]
+    status, lines = nst("optimize", style_path, *arguments, "--save-every", 3, "--out", out)
+    assert status == 0, lines
+    assert "total loss" in lines[-1]
+    assert {p.name for p in tmp_path.iterdir()} == {"a.png", "a-0003.png", "a-0006.png"}
+    assert max(load_image(out).shape) == 64
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "nst", "optimize", "none.jpg", "--style", "none.jpg"]
+    command += ["--out", str(tmp_path / "a.png"), "--debug"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_nst_train_is_nst_train(style_path: Path, tmp_path: Path) -> None:
+    command = Path(sys.executable).with_name("nst-train")
+    run = [str(command), "--style", str(style_path), "--steps", "1", "--size", "64"]
+    run += ["--style-size", "64", "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        run, capture_output=True, text=True, timeout=300, check=False, env={**os.environ}
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / f"{style_path.stem}.onnx").is_file()
+    assert "held-out photographs: total loss" in done.stderr

@@ -1,0 +1,202 @@
+"""Training with a small network: it learns, it ends well, it leaves whole files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nst.config import ObjectiveConfig
+from nst.errors import ImageError, NstError, UsageError
+from nst.images import load_image
+from nst.infer.session import Stylizer
+from nst.models import config as presets
+from nst.models.config import TransformerConfig
+from nst.train import trainer
+from nst.train.checkpoint import load_checkpoint
+from nst.train.config import TrainConfig
+from nst.train.trainer import TrainProgress, schedule, train_style
+
+
+@pytest.fixture(autouse=True)
+def _small_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(presets.PRESETS, "small", TransformerConfig(width=8, blocks=1))
+
+
+def options(style: Path, out: Path, **more: object) -> TrainConfig:
+    chosen: dict[str, object] = {
+        "style": (style,),
+        "out": out,
+        "preset": "small",
+        "size": 64,
+        "batch_size": 2,
+        "steps": 40,
+        "device": "cpu",
+        "objective": ObjectiveConfig(style_size=64),
+        "learning_rate": 2e-3,
+    }
+    return TrainConfig(**{**chosen, **more})  # type: ignore[arg-type]
+
+
+def test_learns_and_leaves_model_checkpoint_and_preview(tmp_path: Path, style_path: Path) -> None:
+    seen: list[TrainProgress] = []
+    config = options(style_path, tmp_path / "run", artist="Nobody", year="2026")
+    result = train_style(config, seen.append)
+
+    assert result.after.total_loss < 0.5 * result.before.total_loss
+    assert result.before.content_loss == pytest.approx(0, abs=1)
+    assert result.steps == 40
+    assert not result.interrupted
+    assert [p.step for p in seen] == list(range(1, 41))
+    assert seen[-1].done == 1
+    assert all(np.isfinite([p.total_loss, p.images_per_second, p.seconds_left]).all() for p in seen)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"stripes.onnx", "stripes.safetensors", "preview.png"}
+
+    preview = load_image(result.preview)
+    assert preview.shape[0] > 900
+    with Stylizer(result.model) as stylizer:
+        digest = hashlib.sha256(style_path.read_bytes()).hexdigest()
+        assert stylizer.metadata["style_sha256"] == digest
+        assert stylizer.metadata["artist"] == "Nobody"
+        assert stylizer.metadata["year"] == "2026"
+        assert stylizer.name == "stripes"
+        objective = json.loads(stylizer.metadata["objective"])
+        assert objective["style_size"] == 64
+    network, metadata = load_checkpoint(result.checkpoint)
+    assert network.config == TransformerConfig(width=8, blocks=1)
+    assert metadata["steps"] == "40"
+
+
+def test_the_same_seed_trains_the_same_network(tmp_path: Path, style_path: Path) -> None:
+    weights = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        result = train_style(options(style_path, tmp_path / name, steps=3, seed=seed))
+        weights.append(load_checkpoint(result.checkpoint)[0].state_dict())
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    assert not all(torch.equal(weights[0][k], weights[2][k]) for k in weights[0])
+
+
+def test_ctrl_c_exports_what_there_is(tmp_path: Path, style_path: Path) -> None:
+    def stop(progress: TrainProgress) -> None:
+        if progress.step == 5:
+            raise KeyboardInterrupt
+
+    result = train_style(options(style_path, tmp_path / "run", steps=10_000), stop)
+    assert result.interrupted
+    assert result.steps == 5
+    with Stylizer(result.model) as stylizer:
+        assert stylizer(np.zeros((40, 50, 3), np.uint8)).shape == (40, 50, 3)
+
+
+def test_a_time_budget_ends_in_time(tmp_path: Path, style_path: Path) -> None:
+    result = train_style(options(style_path, tmp_path / "run", steps=None, seconds=2))
+    assert result.steps >= 1
+    assert result.seconds >= 2
+
+
+def test_several_styles_and_a_content_folder(
+    tmp_path: Path, style_path: Path, photograph: np.ndarray
+) -> None:
+    from nst.images import save_image
+
+    second = tmp_path / "second.png"
+    save_image(second, 255 - load_image(style_path))
+    save_image(tmp_path / "content" / "a.png", photograph)
+    (tmp_path / "content" / "bad.jpg").write_text("x")
+    config = options(
+        style_path,
+        tmp_path / "run",
+        style=(style_path, second),
+        style_weights=(3, 1),
+        content=tmp_path / "content",
+        steps=6,
+    )
+    result = train_style(config)
+    assert [p.name for p in result.skipped] == ["bad.jpg"]
+    with Stylizer(result.model) as stylizer:
+        assert stylizer.name == "stripes + second"
+        assert len(stylizer.metadata["style_sha256"].split()) == 2
+
+
+def test_losses_that_are_not_finite_export_nothing(tmp_path: Path, style_path: Path) -> None:
+    objective = ObjectiveConfig(style_size=64, style_weight=1e38)
+    with pytest.raises(NstError, match="ceased to be finite"):
+        train_style(options(style_path, tmp_path / "run", objective=objective))
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_step_that_is_not_finite_is_skipped(
+    tmp_path: Path, style_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, calls = trainer._Loop._update, []
+
+    def poisoned(self: trainer._Loop, batch: np.ndarray) -> list[float]:
+        calls.append(1)
+        weights = [p.detach().clone() for p in self.network.parameters()]
+        if len(calls) == 3:
+            self.objective.style_losses["relu1_2"].target.fill_(torch.nan)
+            kept = self.objective.style_losses["relu2_2"].target
+            losses = update(self, batch)
+            self.objective.style_losses["relu1_2"].target.copy_(torch.eye(64))
+            assert torch.isfinite(kept).all()
+            assert all(map(torch.equal, weights, self.network.parameters()))
+            return losses
+        return update(self, batch)
+
+    monkeypatch.setattr(trainer._Loop, "_update", poisoned)
+    seen: list[TrainProgress] = []
+    train_style(options(style_path, tmp_path / "run", steps=6), seen.append)
+    assert [p.step for p in seen] == [1, 2, 4, 5, 6]
+
+
+def test_a_folder_with_another_run_is_left_alone(tmp_path: Path, style_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious").write_text("x")
+    with pytest.raises(NstError, match="not an empty folder"):
+        train_style(options(style_path, tmp_path / "run"))
+    assert (tmp_path / "run" / "precious").read_text() == "x"
+    with pytest.raises(UsageError, match="name the folder"):
+        train_style(options(style_path, tmp_path / "model.onnx"))
+
+
+def test_runs_are_numbered(
+    tmp_path: Path, style_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = options(style_path, tmp_path, out=None)
+    made = [trainer.make_run_folder(config) for _ in range(3)]
+    assert made == [Path("runs/stripes"), Path("runs/stripes-2"), Path("runs/stripes-3")]
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "truncated"])
+def test_bad_styles_leave_no_folder(tmp_path: Path, bad_images: dict[str, Path], kind: str) -> None:
+    with pytest.raises(ImageError, match=str(bad_images[kind])):
+        train_style(options(bad_images[kind], tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_schedule_rises_then_falls_to_nothing() -> None:
+    values = [schedule(done / 100) for done in range(101)]
+    peak = int(np.argmax(values))
+    assert 1 <= peak <= 5
+    assert values[peak] == pytest.approx(1, abs=0.01)
+    assert values[-1] == pytest.approx(0, abs=1e-6)
+    assert all(np.diff(values[:peak]) > 0)
+    assert all(np.diff(values[peak:]) < 0)
+
+
+def test_crops_grow_and_batches_shrink_on_a_cpu(style_path: Path) -> None:
+    loop = trainer._Loop.__new__(trainer._Loop)
+    loop.config = options(style_path, Path("x"), size=256, batch_size=3, steps=100)
+    loop.defaults = trainer.DEFAULTS["cpu"]
+    loop.budget = trainer._Budget(loop.config, 1)
+    assert loop._plan(0) == (12, 64)
+    assert loop._plan(50) == (6, 128)
+    assert loop._plan(99) == (3, 256)
+    loop.config = options(style_path, Path("x"), size=96, batch_size=3, steps=100)
+    assert loop._plan(0) == (3, 96)

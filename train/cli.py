@@ -1,0 +1,146 @@
+"""`nst train`, also installed as `nst-train`."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import TextColumn
+
+from nst.cli import (
+    ContentWeightOption,
+    DeviceOption,
+    SeedOption,
+    StyleOption,
+    StyleSizeOption,
+    StyleWeightOption,
+    StyleWeightsOption,
+    TVWeightOption,
+    VGGOption,
+    numbers,
+)
+from nst.config import ObjectiveConfig
+from nst.console import Debug, clock, command, progress_bar, say, thousands
+from nst.errors import needs_extra
+from nst.models.config import PRESETS
+from nst.train.config import TrainConfig
+
+_DEFAULT: dict[str, Any] = {
+    f.name: f.default for f in fields(TrainConfig) if f.default is not MISSING
+}
+_OBJECTIVE = ObjectiveConfig()
+
+
+def register(app: typer.Typer) -> None:
+    app.command("train")(train_command)
+
+
+def main() -> None:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command("nst-train")(train_command)
+    app()
+
+
+@command
+def train_command(
+    style: StyleOption,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run. Default: runs/STYLE.")
+    ] = _DEFAULT["out"],
+    content: Annotated[
+        Path | None,
+        typer.Option(help="Folder of training photographs. Default: built-in content."),
+    ] = _DEFAULT["content"],
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Time to train. Default: 60 on a GPU, 480 on a CPU."),
+    ] = _DEFAULT["seconds"],
+    steps: Annotated[
+        int | None, typer.Option(help="Steps to train, instead of --seconds.")
+    ] = _DEFAULT["steps"],
+    preset: Annotated[
+        str, typer.Option(help=f"Shape of the network: {', '.join(PRESETS)}.")
+    ] = _DEFAULT["preset"],
+    style_weights: StyleWeightsOption = "",
+    content_weight: ContentWeightOption = _OBJECTIVE.content_weight,
+    style_weight: StyleWeightOption = _OBJECTIVE.style_weight,
+    tv_weight: TVWeightOption = _OBJECTIVE.tv_weight,
+    style_size: StyleSizeOption = _OBJECTIVE.style_size,
+    size: Annotated[int, typer.Option(help="Side of the training crops.")] = _DEFAULT["size"],
+    batch_size: Annotated[
+        int | None, typer.Option(help="Crops a step. Default: 8 on a GPU, 1 on a CPU.")
+    ] = _DEFAULT["batch_size"],
+    learning_rate: Annotated[
+        float, typer.Option("--lr", help="Learning rate at its peak.")
+    ] = _DEFAULT["learning_rate"],
+    title: Annotated[
+        str | None, typer.Option(help="Style's title for the model. Default: the file's name.")
+    ] = _DEFAULT["title"],
+    artist: Annotated[str, typer.Option(help="Style's artist, for the model.")] = _DEFAULT[
+        "artist"
+    ],
+    year: Annotated[str, typer.Option(help="Style's year, for the model.")] = _DEFAULT["year"],
+    vgg: VGGOption = _OBJECTIVE.vgg,
+    device: DeviceOption = _DEFAULT["device"],
+    seed: SeedOption = _DEFAULT["seed"],
+    debug: Debug = False,
+) -> None:
+    """Train a network on a style image; export it to ONNX; show what it does.
+
+    Ctrl-C ends training early and exports what there is.
+    """
+    config = TrainConfig(
+        style=tuple(style),
+        style_weights=numbers("--style-weights", style_weights),
+        content=content,
+        out=out,
+        preset=preset,
+        objective=ObjectiveConfig(
+            content_weight=content_weight,
+            style_weight=style_weight,
+            tv_weight=tv_weight,
+            style_size=style_size,
+            vgg=vgg,
+        ),
+        size=size,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        steps=steps,
+        seconds=seconds,
+        seed=seed,
+        device=device,
+        title=title,
+        artist=artist,
+        year=year,
+    )
+    with needs_extra("nst train"):
+        from nst.train.trainer import TrainProgress, train_style
+
+    with progress_bar(TextColumn("{task.fields[losses]}")) as bar:
+        task = bar.add_task("training", total=1.0, losses="")
+
+        def report(progress: TrainProgress) -> None:
+            losses = (
+                f"content {thousands(progress.content_loss)}  "
+                f"style {thousands(progress.style_loss)}  "
+                f"total {thousands(progress.total_loss)}  "
+                f"{progress.images_per_second:.1f} images/s  {clock(progress.seconds_left)} left"
+            )
+            bar.update(task, completed=progress.done, losses=losses)
+
+        result = train_style(config, report)
+    for path, why in sorted(result.skipped.items()):
+        say(f"skipped {path}: {why}")
+    ended = "stopped early at" if result.interrupted else "trained"
+    say(f"{ended} {result.steps} steps in {clock(result.seconds)} on {result.device}")
+    before, after = result.before, result.after
+    say(
+        f"held-out photographs: total loss {thousands(before.total_loss)} as they are, "
+        f"{thousands(after.total_loss)} repainted "
+        f"(content {thousands(after.content_loss)}, style {thousands(after.style_loss)})"
+    )
+    say(f"preview  {result.preview}")
+    say(f"model    {result.model}")
+    say(f"try it   nst image PHOTO.jpg --style {result.model} --out PAINTED.jpg")

@@ -1,0 +1,387 @@
+"""The loop: a style image becomes a network (Johnson et al. 2016)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nst.devices import pick_device
+from nst.errors import NstError, UsageError
+from nst.files import cannot_write
+from nst.images import Array, center_square, load_style, resize_short, save_image
+from nst.infer.session import Stylizer
+from nst.losses import PerceptualLoss
+from nst.models.config import preset_config
+from nst.models.transformer import TransformerNet
+from nst.tensors import to_tensor
+from nst.train.checkpoint import save_checkpoint
+from nst.train.config import TrainConfig
+from nst.train.data import BuiltinContent, Content, FolderContent, batches, held_out
+from nst.train.export import export_onnx
+from nst.train.muon import Muon
+
+WARM_UP = 0.03  # share of the budget in which the learning rate rises
+
+SMALLEST_CROP = 64
+
+# A CPU looks at many small crops first. Each phase ends at a share of the budget and divides the
+# side of the crops; batches grow as crops shrink, so that all steps cost about the same.
+Phases = tuple[tuple[float, int], ...]
+
+
+@dataclass(frozen=True)
+class DeviceDefaults:
+    """What suits a device where the user says nothing."""
+
+    seconds: float
+    batch_size: int
+    phases: Phases
+
+
+DEFAULTS = {
+    "cpu": DeviceDefaults(480, 1, ((0.4, 4), (0.75, 2), (1.0, 1))),
+    "cuda": DeviceDefaults(60, 8, ((1.0, 1),)),
+}
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """One step of training.
+
+    Attributes:
+        step: from 1.
+        done: share of the budget, 0 to 1.
+        content_loss, style_loss, tv_loss, total_loss: weighted, of this step's batch.
+        images_per_second: over the last steps.
+        seconds_left: as estimated now.
+    """
+
+    step: int
+    done: float
+    content_loss: float
+    style_loss: float
+    tv_loss: float
+    total_loss: float
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class HeldOutLosses:
+    """Mean weighted losses of uint8 images over the held-out photographs."""
+
+    content_loss: float
+    style_loss: float
+    total_loss: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run leaves.
+
+    Attributes:
+        model, checkpoint, preview: paths of the ONNX file, the weights and the preview sheet.
+        before: losses of the held-out photographs as they are.
+        after: losses of the same photographs, repainted by the exported model.
+        steps, seconds: of training.
+        device: `cpu` or `cuda`.
+        skipped: content files that could not be used, and why.
+        interrupted: whether Ctrl-C ended the run before its budget.
+    """
+
+    model: Path
+    checkpoint: Path
+    preview: Path
+    before: HeldOutLosses
+    after: HeldOutLosses
+    steps: int
+    seconds: float
+    device: str
+    skipped: dict[Path, str]
+    interrupted: bool
+
+
+def train_style(
+    config: TrainConfig, callback: Callable[[TrainProgress], None] | None = None
+) -> TrainResult:
+    """Train a network on one style, export it, check and preview the export.
+
+    Ctrl-C (KeyboardInterrupt) ends training early and exports what there is.
+
+    Raises:
+        ImageError: a style image can't be used. NstError: no usable content, no such device,
+        losses that cease to be finite, an output folder that can't be written.
+    """
+    device = pick_device(config.device)
+    side = config.objective.style_size
+    styles = [resize_short(load_style(path), side) for path in config.style]
+    folder = make_run_folder(config)
+    content = _content(config)
+
+    torch.manual_seed(config.seed)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    network = TransformerNet(preset_config(config.preset)).to(device)
+    network = network.to(memory_format=torch.channels_last)
+    objective = PerceptualLoss(
+        [to_tensor(style).to(device) for style in styles], config.style_weights, config.objective
+    ).to(memory_format=torch.channels_last)
+    before = held_out_losses(objective, None)
+
+    loop = _Loop(network, objective, config, content)
+    try:
+        loop.run(callback)
+        interrupted = False
+    except KeyboardInterrupt:
+        if loop.step == 0:
+            _remove_empty(folder)
+            raise
+        interrupted = True
+    except BaseException:
+        _remove_empty(folder)
+        raise
+
+    seconds = loop.budget.elapsed
+    name = config.style[0].stem
+    result = TrainResult(
+        model=folder / f"{name}.onnx",
+        checkpoint=folder / f"{name}.safetensors",
+        preview=folder / "preview.png",
+        before=before,
+        after=before,
+        steps=loop.step,
+        seconds=seconds,
+        device=device.type,
+        skipped=content.skipped,
+        interrupted=interrupted,
+    )
+    trained = network.cpu().eval()
+    metadata = describe(config, loop.step, seconds)
+    save_checkpoint(result.checkpoint, trained, metadata)
+    export_onnx(trained, result.model, metadata)
+    with Stylizer(result.model, device="cpu") as stylizer:
+        save_image(result.preview, preview_sheet(styles, stylizer))
+        after = held_out_losses(objective, stylizer)
+    return replace(result, after=after)
+
+
+class _Budget:
+    """Steps or seconds; the share that is used up drives every schedule."""
+
+    def __init__(self, config: TrainConfig, default_seconds: float) -> None:
+        self._steps = config.steps
+        self._seconds = config.seconds or default_seconds
+        self._start = time.monotonic()
+
+    def start(self) -> None:
+        self._start = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self._start
+
+    def done(self, step: int) -> float:
+        """Share of the budget that is used up when `step` steps are made."""
+        if self._steps is not None:
+            return min(1.0, step / self._steps)
+        return min(1.0, self.elapsed / self._seconds)
+
+    def left(self, step: int) -> float:
+        """Estimated seconds to the end."""
+        if self._steps is None:
+            return max(0.0, self._seconds - self.elapsed)
+        return self.elapsed / max(1, step) * (self._steps - step)
+
+
+class _Loop:
+    """Muon under a warm-up and a cosine, and nothing else."""
+
+    def __init__(
+        self,
+        network: TransformerNet,
+        objective: PerceptualLoss,
+        config: TrainConfig,
+        content: Content,
+    ) -> None:
+        self.network, self.objective = network, objective
+        self.config, self.content = config, content
+        self.device = next(network.parameters()).device
+        self.defaults = DEFAULTS[self.device.type]
+        self.budget = _Budget(config, self.defaults.seconds)
+        self.optimizer = Muon(network.parameters(), config.learning_rate)
+        self.step = 0
+
+    def run(self, callback: Callable[[TrainProgress], None] | None) -> None:
+        workers = 1 if self.device.type == "cpu" else min(8, os.cpu_count() or 1)
+        bad_steps = 0
+        recent: deque[tuple[float, int]] = deque(maxlen=20)  # (time, images) of the last steps
+        self.budget.start()
+        with closing(batches(self.content, self._plan, workers)) as stream:
+            for batch in stream:
+                done = self.budget.done(self.step)
+                if done >= 1:
+                    return
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.config.learning_rate * schedule(done)
+                losses = self._update(batch)
+                self.step += 1
+                if not all(map(math.isfinite, losses)):
+                    bad_steps += 1
+                    if bad_steps == 10:
+                        raise NstError(
+                            "the losses ceased to be finite: lower --style-weight or --lr"
+                        )
+                    continue
+                bad_steps = 0
+                recent.append((self.budget.elapsed, len(batch)))
+                if callback is not None:
+                    callback(self._progress(losses, recent))
+
+    def _progress(
+        self, losses: Sequence[float], recent: Sequence[tuple[float, int]]
+    ) -> TrainProgress:
+        span = recent[-1][0] - recent[0][0]
+        images = sum(count for _, count in recent) - recent[0][1]
+        return TrainProgress(
+            self.step,
+            self.budget.done(self.step),
+            *losses,
+            images_per_second=images / span if span else 0.0,
+            seconds_left=self.budget.left(self.step),
+        )
+
+    def _plan(self, step: int) -> tuple[int, int]:
+        """(batch size, side of the crops) of a step."""
+        done = self.budget.done(step)
+        divisor = next((d for until, d in self.defaults.phases if done < until), 1)
+        while self.config.size // divisor < SMALLEST_CROP:
+            divisor //= 2
+        batch_size = self.config.batch_size or self.defaults.batch_size
+        return batch_size * divisor, self.config.size // divisor
+
+    def _update(self, batch: Array) -> list[float]:
+        """One step: content, style, tv and total loss. What isn't finite changes nothing."""
+        content = torch.from_numpy(batch).to(self.device, non_blocking=True)
+        content = content.permute(0, 3, 1, 2).float()  # a view of NHWC: channels_last already
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            stylized = self.network(content)
+            losses = self.objective(stylized, self.objective.content_features(content))
+        self.optimizer.zero_grad()
+        losses.total_loss.mean().backward()
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        terms = (losses.content_loss, losses.style_loss, losses.tv_loss, losses.total_loss)
+        *values, norm_value = torch.stack([*(t.mean() for t in terms), norm]).tolist()
+        if not math.isfinite(norm_value) or not all(map(math.isfinite, values)):
+            return [math.nan] * 4
+        self.optimizer.step()
+        return values
+
+
+def schedule(done: float) -> float:
+    """The learning rate's factor when a share `done` of the budget is used up."""
+    if done < WARM_UP:
+        return 0.1 + 0.9 * done / WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
+
+
+def make_run_folder(config: TrainConfig) -> Path:
+    """The folder of a new run, made and proven writable.
+
+    Raises:
+        NstError: it can't be written, or holds another run.
+    """
+    folder = config.out
+    if folder is None:
+        base = Path("runs") / config.style[0].stem
+        folder, number = base, 2
+        while folder.exists():
+            folder = base.with_name(f"{base.name}-{number}")
+            number += 1
+    elif folder.suffix == ".onnx":
+        raise UsageError(f"--out {folder} is a file's name: name the folder of the run")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise NstError(f"{folder} exists and is not an empty folder: choose another --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return folder
+
+
+def held_out_losses(objective: PerceptualLoss, stylizer: Stylizer | None) -> HeldOutLosses:
+    """The objective on the held-out photographs at 256²: repainted, or as they are."""
+    device = objective.style_losses[objective.config.style_layers[0]].target.device
+    sums = np.zeros(3)
+    photographs = [center_square(photograph, 256) for photograph in held_out()]
+    for photograph in photographs:
+        image = photograph if stylizer is None else stylizer(photograph)
+        with torch.no_grad():
+            targets = objective.content_features(to_tensor(photograph).to(device))
+            losses = objective(to_tensor(image).to(device), targets)
+        terms: tuple[Tensor, ...] = (losses.content_loss, losses.style_loss, losses.total_loss)
+        sums += [float(term[0]) for term in terms]
+    return HeldOutLosses(*(sums / len(photographs)).tolist())
+
+
+def preview_sheet(styles: list[Array], stylizer: Stylizer) -> Array:
+    """Rows of content beside stylized, the style images on top: HWC uint8 RGB."""
+    gap, height = 12, 360
+    rows = []
+    for photograph in held_out():
+        image = resize_short(photograph, height)
+        rows.append(np.hstack([image, np.full((height, gap, 3), 255, np.uint8), stylizer(image)]))
+    top = [resize_short(style, height) if style.shape[0] != height else style for style in styles]
+    rows.insert(0, np.hstack([style[:height] for style in top]))
+    width = max(row.shape[1] for row in rows) + 2 * gap
+    sheet = np.full((gap + len(rows) * (height + gap), width, 3), 255, np.uint8)
+    for index, row in enumerate(rows):
+        y, x = gap + index * (height + gap), (width - row.shape[1]) // 2
+        sheet[y : y + row.shape[0], x : x + row.shape[1]] = row
+    return sheet
+
+
+def describe(config: TrainConfig, steps: int, seconds: float) -> dict[str, str]:
+    """The metadata of checkpoint and export."""
+    from importlib.metadata import version
+
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in config.style]
+    return {
+        "title": config.title or " + ".join(path.stem for path in config.style),
+        "artist": config.artist,
+        "year": config.year,
+        "style_sha256": " ".join(digests),
+        "preset": config.preset,
+        "precision": "fp32",
+        "objective": json.dumps(asdict(config.objective)),
+        "steps": str(steps),
+        "seconds": f"{seconds:.0f}",
+        "seed": str(config.seed),
+        "nst_version": version("nst"),
+    }
+
+
+def _content(config: TrainConfig) -> Content:
+    if config.content is None:
+        return BuiltinContent(config.seed, config.size)
+    return FolderContent(config.content, config.seed, config.size)
+
+
+def _remove_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
