@@ -14,7 +14,7 @@ import numpy as np
 W, H, S = 1200, 800, 3  # picture size and supersampling factor
 INK, INDIGO, MID = (24, 36, 66), (38, 72, 120), (92, 136, 168)
 PALE, CREAM, OCHRE = (166, 196, 202), (243, 233, 208), (222, 190, 138)
-HAZE, RED = (226, 212, 178), (186, 78, 50)
+HAZE, RED, PAPER = (226, 212, 178), (186, 78, 50), (214, 200, 168)
 RNG = np.random.default_rng(7)
 Array = np.ndarray
 Color = tuple[int, int, int]
@@ -243,11 +243,20 @@ def grain(img: Array) -> Array:
     return np.clip(img * texture + 4 * fibre[..., None], 0, 255).astype(np.uint8)
 
 
+def age(img: Array) -> Array:
+    """Ink soaks into the paper, paper shows through: a soft print, not a hard poster.
+
+    Hard black and white edges would make the style loss drown a photograph's content.
+    """
+    soaked = cv2.GaussianBlur(img, (0, 0), 1.0).astype(float)
+    return (0.75 * soaked + 0.25 * np.array(PAPER)).astype(np.uint8)
+
+
 def main() -> None:
     img = np.zeros((H * S, W * S, 3), np.uint8)
     for layer in (sky, distance, second_wave, great_wave, swells):
         layer(img)
-    img = grain(cv2.resize(img, (W, H), interpolation=cv2.INTER_AREA))
+    img = grain(age(cv2.resize(img, (W, H), interpolation=cv2.INTER_AREA)))
     out = Path(__file__).with_name("wave.jpg")
     cv2.imwrite(str(out), img[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -50,12 +49,14 @@ class ResidualBlock(nn.Module):
         return out
 
 
-class UpsampleLayer(ConvLayer):
+class UpsampleLayer(nn.Sequential):
     """Nearest-neighbour upsampling by 2, then a `ConvLayer`.
 
     In place of Johnson's fractionally strided convolution, which leaves a checkerboard
     (Odena et al. 2016).
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(
+            nn.Upsample(scale_factor=2, mode="nearest"), ConvLayer(inputs, outputs, kernel)
+        )

@@ -31,21 +31,20 @@ class TransformerNet(nn.Module):
             *(ResidualBlock(4 * width) for _ in range(self.config.blocks))
         )
         self.decoder = nn.Sequential(
-            UpsampleLayer(4 * width, 2 * width, 3),
-            UpsampleLayer(2 * width, width, 3),
-            ConvLayer(width, 3, 9, norm=False, relu=False),
+            UpsampleLayer(4 * width, 2 * width, 3), UpsampleLayer(2 * width, width, 3)
         )
+        self.output = nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect")
 
         # A first output near mid-grey: from a loud one, training takes twice as long.
-        output = self.decoder[-1][0]
-        nn.init.zeros_(output.bias)
+        assert self.output.bias is not None
+        nn.init.zeros_(self.output.bias)
         with torch.no_grad():
-            output.weight.mul_(0.1)
+            self.output.weight.mul_(0.1)
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
         x = self.encoder(image / 127.5 - 1)
-        x = self.decoder(self.residuals(x))
+        x = self.output(self.decoder(self.residuals(x)))
         # Strides round up, so the result covers the image: its overhang goes. In float, because
         # bf16 has no room for 256 levels.
         return x[..., :height, :width].float() * 127.5 + 127.5

@@ -10,7 +10,8 @@ from rich.progress import TextColumn
 
 from nst.config import Device, ObjectiveConfig, OptimizeConfig
 from nst.console import Debug, clock, command, progress_bar, say, thousands
-from nst.errors import ImageError, NstError, UsageError, needs_extra
+from nst.errors import ImageError, UsageError, needs_extra
+from nst.files import check_writable
 
 _CONFIG = OptimizeConfig()
 _OBJECTIVE = ObjectiveConfig()
@@ -110,13 +111,12 @@ def optimize_command(
         raise UsageError(f"--save-every is {save_every}: give a number of steps, or 0")
     from nst.images import WRITE_FORMATS, load_image, load_style, save_image
 
-    if out.suffix.lower() not in WRITE_FORMATS:
+    if not out.is_dir() and out.suffix.lower() not in WRITE_FORMATS:
         known = " ".join(sorted(WRITE_FORMATS))
         raise ImageError(f"--out {out} has no suffix that names an image format: use {known}")
-    if out.is_dir():
-        raise NstError(f"--out {out} is a folder: name the image to write")
     photograph = load_image(content)
     styles = [load_style(path) for path in style]
+    check_writable(out)
     with needs_extra("nst optimize"):
         from nst.gatys import OptimizeProgress, optimize
 

@@ -44,6 +44,23 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
+def check_writable(target: str | os.PathLike[str]) -> None:
+    """Try whether `target` could be written, before hours of work are spent on it.
+
+    Raises:
+        NstError: as `replacing` would.
+    """
+    target = Path(target)
+    if target.is_dir():
+        raise NstError(f"{target} is a folder: give the name of a file in it")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise cannot_write(target, error) from error
+
+
 def cannot_write(target: str | os.PathLike[str], error: OSError) -> NstError:
     """The one line for a folder that can't be written or a disk that is full."""
     why = error.strerror or str(error)

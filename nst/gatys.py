@@ -146,12 +146,16 @@ def _descend(
             if callback is not None:
                 total = config.iterations * rounds
                 pace = (time.monotonic() - started) / step
+                content_loss, style_loss, tv_loss, total_loss = terms
                 callback(
                     OptimizeProgress(
-                        before + step,
-                        total,
-                        (pixels.shape[-2], pixels.shape[-1]),
-                        *terms,
+                        step=before + step,
+                        steps=total,
+                        size=(pixels.shape[-2], pixels.shape[-1]),
+                        content_loss=content_loss,
+                        style_loss=style_loss,
+                        tv_loss=tv_loss,
+                        total_loss=total_loss,
                         seconds_left=pace * (config.iterations - step),
                         image=lambda: to_image(pixels),
                     )

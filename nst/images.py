@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from nst.errors import ImageError
 from nst.files import replacing
@@ -75,7 +75,7 @@ def load_picture(source: Source, *, hint: int | None = None) -> Picture:
         raise ImageError(f"{name} does not exist: check the path") from error
     except IsADirectoryError as error:
         raise ImageError(f"{name} is a folder: name an image file") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image that can be read: give a JPEG or PNG") from error
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         # Windows and some file systems report a folder as a PermissionError.

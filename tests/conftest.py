@@ -47,7 +47,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(1)
     network = TransformerNet(TransformerConfig(width=4, blocks=1))
-    torch.nn.init.normal_(network.decoder[-1][0].weight, std=0.2)
+    torch.nn.init.normal_(network.output.weight, std=0.2)
     path = tmp_path_factory.mktemp("model") / "tiny.onnx"
     export_onnx(network, path, {"title": "Tiny", "style_sha256": "0" * 64})
     return path

@@ -19,14 +19,14 @@ from nst.images import load_image
 COMMANDS = ("train", "image", "optimize")
 
 
+def pages(root: Path) -> list[Path]:
+    return [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").glob("*.md"))]
+
+
 def documented_commands(root: Path) -> list[tuple[Path, list[str]]]:
     """Every `nst …` line of the code blocks in README and docs, split as a shell would."""
     found = []
-    for path in (
-        root / "README.md",
-        root / "CONTRIBUTING.md",
-        *sorted((root / "docs").glob("*.md")),
-    ):
+    for path in pages(root):
         for block in re.findall(r"```(?:sh|console|bash)\n(.*?)```", path.read_text(), re.S):
             for line in block.replace("\\\n", " ").splitlines():
                 for part in re.split(r"&&|\|", line.split("  #")[0]):
@@ -62,7 +62,7 @@ def test_every_command_is_in_the_readme(root: Path) -> None:
 
 
 def test_relative_links_of_the_docs_lead_somewhere(root: Path) -> None:
-    for path in (root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").glob("*.md")):
+    for path in pages(root):
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
             if "://" not in target:
                 assert (path.parent / target).exists(), f"{path.name} links to {target}"

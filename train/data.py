@@ -10,7 +10,7 @@ import math
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from nst.errors import ImageError, MissingExtraError, NstError
 from nst.images import READ_SUFFIXES, Array, load_image, resize_short
 
-Generator = np.random.Generator
+Random = np.random.Generator
 
 TRAINING_PHOTOGRAPHS = (
     "skimage/data/astronaut.png",
@@ -119,7 +119,7 @@ class FolderContent:
         rng = np.random.default_rng((self.seed, index))
         return random_crop(self._load_usable(index, rng), side, self._side, rng)
 
-    def _load_usable(self, index: int, rng: Generator) -> Array:
+    def _load_usable(self, index: int, rng: Random) -> Array:
         """The `index`-th image of an endless series of shuffled epochs; bad ones give way."""
         count = len(self._paths)
         if count:
@@ -165,7 +165,7 @@ Content = BuiltinContent | FolderContent
 
 def batches(
     content: Content, plan: Callable[[int], tuple[int, int]], workers: int = 1
-) -> Iterator[NDArray[np.uint8]]:
+) -> Generator[Array, None, None]:
     """Endless uint8 [B, side, side, 3] RGB, prepared ahead in `workers` threads.
 
     Args:
@@ -190,7 +190,7 @@ def batches(
                 future.cancel()
 
 
-def random_crop(image: Array, side: int, full: int, rng: Generator) -> Array:
+def random_crop(image: Array, side: int, full: int, rng: Random) -> Array:
     """A square of `image`, zoomed so that its short side spans 1 to `ZOOM` × `full` pixels.
 
     Args:
@@ -206,15 +206,15 @@ def random_crop(image: Array, side: int, full: int, rng: Generator) -> Array:
     if rng.random() < 0.5:
         patch = patch[:, ::-1]
     shrink = edge > side
-    patch = cv2.resize(
+    resized = cv2.resize(
         np.ascontiguousarray(patch),
         (side, side),
         interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC,
     )
-    return np.asarray(patch, np.uint8)
+    return np.asarray(resized, np.uint8)
 
 
-def random_tint(image: Array, rng: Generator) -> Array:
+def random_tint(image: Array, rng: Random) -> Array:
     """`image` under a mild random change of brightness, contrast, saturation and colour cast.
 
     Strong changes teach the network colours that photographs don't have, at the cost of theirs.
@@ -228,7 +228,7 @@ def random_tint(image: Array, rng: Generator) -> Array:
     return np.asarray(tinted, np.uint8)
 
 
-def draw_scene(photographs: list[Array], side: int, rng: Generator) -> Array:
+def draw_scene(photographs: list[Array], side: int, rng: Random) -> Array:
     """A dead-leaves image (Lee, Mumford and Huang 2001): occluding shapes of all sizes.
 
     Radii follow r⁻³, which gives the scale invariance of natural images; colours are taken from
@@ -260,7 +260,7 @@ def draw_scene(photographs: list[Array], side: int, rng: Generator) -> Array:
 _SHIFT = 4  # sub-pixel bits of OpenCV's drawing
 
 
-def _leaf(radius: float, side: int, rng: Generator) -> NDArray[np.int32]:
+def _leaf(radius: float, side: int, rng: Random) -> NDArray[np.int32]:
     """The outline of an ellipse, a polygon or a wavy blob, in OpenCV's fixed point."""
     kind = rng.integers(3)
     corners = int(rng.integers(3, 7)) if kind == 1 else 24
@@ -276,9 +276,7 @@ def _leaf(radius: float, side: int, rng: Generator) -> NDArray[np.int32]:
     return np.rint(outline * (1 << _SHIFT)).astype(np.int32)
 
 
-def _paste(
-    scene: Array, outline: NDArray[np.int32], photographs: list[Array], rng: Generator
-) -> None:
+def _paste(scene: Array, outline: NDArray[np.int32], photographs: list[Array], rng: Random) -> None:
     """Fill `outline` with a piece of a photograph, in place."""
     side = len(scene)
     left, top = np.clip(outline.min(0) >> _SHIFT, 0, side)
@@ -295,7 +293,7 @@ def _paste(
     below[:] = ((above * cover + below * (255 - cover) + 127) // 255).astype(np.uint8)
 
 
-def _photograph_patch(photographs: list[Array], side: int, rng: Generator) -> Array:
+def _photograph_patch(photographs: list[Array], side: int, rng: Random) -> Array:
     return random_crop(photographs[rng.integers(len(photographs))], side, side, rng)
 
 

@@ -7,6 +7,7 @@ tracing; written by hand it takes a tenth of a second, and folding is plain to s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from nst.errors import ExportError
 from nst.infer.session import INPUT_NAME, OUTPUT_NAME
-from nst.models.layers import ConvLayer, ResidualBlock, UpsampleLayer
+from nst.models.layers import ConvLayer, ResidualBlock
 from nst.models.transformer import TransformerNet
 
 OPSET = 18
@@ -30,12 +31,12 @@ class GraphBuilder:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
-    def add(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: object) -> str:
+    def add(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
         output = output or f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
-    def constant(self, value: NDArray[np.generic]) -> str:
+    def constant(self, value: NDArray[Any] | np.float32) -> str:
         name = f"constant_{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
@@ -63,15 +64,6 @@ class GraphBuilder:
         Raises:
             ExportError: a module that has no ONNX form here.
         """
-        if isinstance(module, UpsampleLayer):
-            scales = self.constant(np.array([1, 1, 2, 2], np.float32))
-            x = self.add(
-                "Resize",
-                [x, "", scales],
-                mode="nearest",
-                coordinate_transformation_mode="asymmetric",
-                nearest_mode="floor",
-            )
         if isinstance(module, nn.Sequential):
             for child in module:
                 x = self.module(x, child)
@@ -82,13 +74,22 @@ class GraphBuilder:
             return self.conv(x, module, module.weight, module.bias)
         if isinstance(module, nn.InstanceNorm2d):
             return self.instance_norm(x, module)
+        if isinstance(module, nn.Upsample):
+            scales = self.constant(np.array([1, 1, 2, 2], np.float32))
+            return self.add(
+                "Resize",
+                [x, "", scales],
+                mode="nearest",
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            )
         if isinstance(module, nn.ReLU):
             return self.add("Relu", [x])
         raise ExportError(f"{type(module).__name__} has no ONNX form in nst")
 
     def build(self, name: str) -> onnx.ModelProto:
         """The model with its uint8 [N, H, W, 3] input and output."""
-        shape = ["batch", "height", "width", 3]
+        shape: list[str | int | None] = ["batch", "height", "width", 3]
         graph = helper.make_graph(
             self.nodes,
             name,
@@ -121,15 +122,12 @@ def transformer_graph(network: TransformerNet) -> onnx.ModelProto:
     shift = -weight.sum(dim=(1, 2, 3))  # the -1 of x / 127.5 - 1, seen through reflection padding
     bias = shift if convolution.bias is None else convolution.bias + shift
     x = graph.conv(x, convolution, weight / 127.5, bias)
-    *decoder, last = network.decoder
-    for module in (*rest, *encoder, network.residuals, *decoder):
+    for module in (*rest, *encoder, network.residuals, network.decoder):
         x = graph.module(x, module)
 
-    assert isinstance(last, ConvLayer)
-    convolution = last[0]
-    assert isinstance(convolution, nn.Conv2d)
-    assert convolution.bias is not None
-    x = graph.conv(x, convolution, convolution.weight * 127.5, convolution.bias * 127.5 + 127.5)
+    last = network.output
+    assert last.bias is not None
+    x = graph.conv(x, last, last.weight * 127.5, last.bias * 127.5 + 127.5)
 
     x = graph.add("Clip", [x, graph.constant(np.float32(0)), graph.constant(np.float32(255))])
     x = graph.add("Cast", [graph.add("Round", [x])], to=TensorProto.UINT8)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nst.devices import pick_device
 from nst.errors import NstError, UsageError
-from nst.files import cannot_write
+from nst.files import check_writable
 from nst.images import Array, center_square, load_style, resize_short, save_image
 from nst.infer.session import Stylizer
 from nst.losses import PerceptualLoss
@@ -127,7 +127,6 @@ def train_style(
     device = pick_device(config.device)
     side = config.objective.style_size
     styles = [resize_short(load_style(path), side) for path in config.style]
-    folder = make_run_folder(config)
     content = _content(config)
 
     torch.manual_seed(config.seed)
@@ -139,6 +138,7 @@ def train_style(
         [to_tensor(style).to(device) for style in styles], config.style_weights, config.objective
     ).to(memory_format=torch.channels_last)
     before = held_out_losses(objective, None)
+    folder = make_run_folder(config)
 
     loop = _Loop(network, objective, config, content)
     try:
@@ -254,10 +254,14 @@ class _Loop:
     ) -> TrainProgress:
         span = recent[-1][0] - recent[0][0]
         images = sum(count for _, count in recent) - recent[0][1]
+        content_loss, style_loss, tv_loss, total_loss = losses
         return TrainProgress(
-            self.step,
-            self.budget.done(self.step),
-            *losses,
+            step=self.step,
+            done=self.budget.done(self.step),
+            content_loss=content_loss,
+            style_loss=style_loss,
+            tv_loss=tv_loss,
+            total_loss=total_loss,
             images_per_second=images / span if span else 0.0,
             seconds_left=self.budget.left(self.step),
         )
@@ -314,19 +318,13 @@ def make_run_folder(config: TrainConfig) -> Path:
         raise UsageError(f"--out {folder} is a file's name: name the folder of the run")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise NstError(f"{folder} exists and is not an empty folder: choose another --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".probe"
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise cannot_write(folder, error) from error
+    check_writable(folder / f"{config.style[0].stem}.onnx")
     return folder
 
 
 def held_out_losses(objective: PerceptualLoss, stylizer: Stylizer | None) -> HeldOutLosses:
     """The objective on the held-out photographs at 256²: repainted, or as they are."""
-    device = objective.style_losses[objective.config.style_layers[0]].target.device
+    device = objective.vgg.mean.device
     sums = np.zeros(3)
     photographs = [center_square(photograph, 256) for photograph in held_out()]
     for photograph in photographs:

@@ -78,7 +78,7 @@ def test_ctrl_c_gives_what_there_is(photograph: Array, style: Array) -> None:
 
 def test_tv_weight_smooths(photograph: Array, style: Array) -> None:
     rough, _ = run(photograph, style, iterations=15)
-    objective = ObjectiveConfig(style_size=64, tv_weight=1000)
+    objective = ObjectiveConfig(style_size=64, tv_weight=20_000)
     smooth, _ = run(photograph, style, iterations=15, objective=objective)
 
     def steps(image: Array) -> float:

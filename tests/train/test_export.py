@@ -26,7 +26,7 @@ def network(config: TransformerConfig | None = None) -> TransformerNet:
     for parameter in net.parameters():
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, mean=0.5, std=0.3)
-    torch.nn.init.normal_(net.decoder[-1][0].weight, std=0.1)
+    torch.nn.init.normal_(net.output.weight, std=0.1)
     return net.eval()
 
 
@@ -94,8 +94,8 @@ def test_a_wrong_graph_fails_the_export(
         model = transformer_graph(net)
         if kind == "weights":
             largest = max(model.graph.initializer, key=lambda w: len(w.raw_data))
-            values = onnx.numpy_helper.to_array(largest) * 1.2
-            largest.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), largest.name))
+            values = onnx.numpy_helper.to_array(largest)[::-1].copy()  # filters in wrong order
+            largest.CopyFrom(onnx.numpy_helper.from_array(values, largest.name))
         else:
             for node in model.graph.node:
                 if node.op_type == "Shape":
