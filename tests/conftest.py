@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; read as torch loads
 
 import numpy as np
 import pytest
@@ -31,7 +34,7 @@ def photograph() -> Array:
 def style_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small style image: slanted stripes of three colours."""
     y, x = np.mgrid[:80, :100]
-    colors = np.array([[20, 40, 90], [240, 230, 200], [200, 80, 40]], np.uint8)
+    colors = np.array([[70, 90, 130], [210, 200, 180], [180, 110, 80]], np.uint8)
     path = tmp_path_factory.mktemp("style") / "stripes.png"
     save_image(path, colors[(x + 2 * y) // 9 % 3])
     return path

@@ -27,7 +27,7 @@ def _small_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(presets.PRESETS, "small", TransformerConfig(width=8, blocks=1))
 
 
-def options(style: Path, out: Path, **more: object) -> TrainConfig:
+def options(style: Path, out: Path | None, /, **more: object) -> TrainConfig:
     chosen: dict[str, object] = {
         "style": (style,),
         "out": out,
@@ -168,7 +168,7 @@ def test_runs_are_numbered(
     tmp_path: Path, style_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = options(style_path, tmp_path, out=None)
+    config = options(style_path, None)
     made = [trainer.make_run_folder(config) for _ in range(3)]
     assert made == [Path("runs/stripes"), Path("runs/stripes-2"), Path("runs/stripes-3")]
 
