@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nst.errors import ImageError, NstError, UsageError
-from nst.files import cannot_write
+from nst.files import same_file
 from nst.images import (
     READ_SUFFIXES,
     WRITE_FORMATS,
@@ -40,28 +41,28 @@ def plan_outputs(inputs: Sequence[str], out: str) -> list[tuple[str, str]]:
         UsageError: several inputs for one file. NstError: a folder without images, a target that
         is its own source, two sources with one target.
     """
-    one = len(inputs) == 1 and not Path(inputs[0]).is_dir()
+    one = len(inputs) == 1 and not os.path.isdir(inputs[0])
     if out == PIPE:
         if not one:
             raise UsageError("--out - writes one image: give one input, or a folder for --out")
         return [(inputs[0], PIPE)]
     suffix = Path(out).suffix.lower()
-    if one and suffix and not Path(out).is_dir():
+    if one and suffix and not os.path.isdir(out):
         if suffix not in WRITE_FORMATS:
             known = " ".join(sorted(WRITE_FORMATS))
             raise ImageError(f"cannot write images as {suffix}: use {known}")
         jobs = [(inputs[0], out)]
-    elif suffix in WRITE_FORMATS and not Path(out).is_dir():
+    elif suffix in WRITE_FORMATS and not os.path.isdir(out):
         raise UsageError(f"--out {out} is one file for several images: name a folder")
     else:
         jobs = [
             (str(source), str(Path(out) / _writable(name)))
             for item in inputs
-            for source, name in _expand(item)
+            for source, name in _expand(item, Path(out))
         ]
     targets: dict[str, str] = {}
     for source, target in jobs:
-        if Path(target).exists() and Path(source).exists() and Path(target).samefile(source):
+        if same_file(source, target):
             raise UsageError(f"--out would overwrite {source}: name another file or folder")
         if target in targets:
             raise UsageError(f"{source} and {targets[target]} would both become {target}")
@@ -83,30 +84,30 @@ def repaint_file(
     seconds = time.perf_counter() - start
     if target == PIPE:
         data = encode_image(stylized, ".png", alpha=picture.alpha, exif=picture.exif)
-        try:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise cannot_write("the standard output", error) from error
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
     else:
         save_image(target, stylized, alpha=picture.alpha, exif=picture.exif, quality=quality)
     height, width = stylized.shape[:2]
     return Repainted((height, width), seconds)
 
 
-def _expand(item: str) -> list[tuple[Path | str, Path]]:
+def _expand(item: str, out: Path) -> list[tuple[Path | str, Path]]:
     """The images of an input, each with its name below the output folder."""
     if item == PIPE:
         return [(PIPE, Path("stdin.png"))]
     path = Path(item)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [(path, Path(path.name))]
+    own = out.resolve()  # results of an earlier run, where `out` is inside the folder
+    inside = own != path.resolve() and own.is_relative_to(path.resolve())
     found = sorted(
         file
         for file in path.rglob("*")
-        if file.suffix.lower() in READ_SUFFIXES and not file.name.startswith(".") and file.is_file()
+        if file.suffix.lower() in READ_SUFFIXES
+        and not file.name.startswith(".")
+        and file.is_file()
+        and not (inside and file.resolve().is_relative_to(own))
     )
     if not found:
         raise NstError(f"{path} holds no images: give a folder of JPEG or PNG files")

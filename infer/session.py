@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import os
 import sys
 from pathlib import Path
@@ -81,7 +83,7 @@ class Stylizer:
         check_number("strength", strength, most=1)
         single = image.ndim == 3
         batch = image[None] if single else image
-        if batch.ndim != 4 or batch.shape[3] != 3 or batch.dtype != np.uint8:
+        if batch.ndim != 4 or batch.shape[3] != 3 or batch.dtype != np.uint8 or not batch.size:
             raise UsageError(
                 f"the image is {image.dtype} {list(image.shape)}: give uint8 [H, W, 3] RGB"
             )
@@ -117,14 +119,10 @@ class Stylizer:
             batch = np.pad(batch, ((0, 0), (0, down), (0, right), (0, 0)), "edge")
         try:
             stylized: Array = self._session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0]
-        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-            if not type(error).__module__.startswith("onnxruntime") and not isinstance(
-                error, RuntimeError | MemoryError
-            ):
-                raise
-            why = str(error).strip().splitlines()[-1][:200]
+        except Exception as error:
             raise NstError(
-                f"{self._name} cannot repaint {width}×{height} pixels, is memory short? {why}"
+                f"{self._name} cannot repaint {width}×{height} pixels, is memory short? "
+                f"({_reason(error)})"
             ) from error
         return stylized[:, :height, :width]
 
@@ -134,15 +132,20 @@ class Stylizer:
         options.log_severity_level = 4  # failures are raised, and what is raised we report
         providers = [_PROVIDERS["cpu"]]
         if device == "cuda":
-            if hasattr(onnxruntime, "preload_dlls"):
-                onnxruntime.preload_dlls()
             providers.insert(0, _PROVIDERS["cuda"])
         try:
-            return onnxruntime.InferenceSession(data, options, providers=providers)
-        except Exception as error:
+            # ONNX Runtime prints to the standard output, where a picture may be on its way.
+            with contextlib.redirect_stdout(io.StringIO()):
+                if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+                    onnxruntime.preload_dlls()
+                session = onnxruntime.InferenceSession(data, options, providers=providers)
+        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             raise ModelError(
-                f"{self._name} is not an ONNX model: train one with nst-train"
+                f"{self._name} is not an ONNX model that can be opened ({_reason(error)}): "
+                "train one with nst-train"
             ) from error
+        session.disable_fallback()  # it would change the provider behind our back
+        return session
 
     def _check_signature(self, session: onnxruntime.InferenceSession) -> None:
         inputs = [(i.name, i.type, len(i.shape)) for i in session.get_inputs()]
@@ -174,8 +177,14 @@ def cuda_devices() -> int:
     return count.value
 
 
+def _reason(error: Exception) -> str:
+    """The last line of ONNX Runtime's message, which is the one that tells."""
+    lines = str(error).strip().splitlines()
+    return lines[-1][:200] if lines else type(error).__name__
+
+
 def _read(path: Path) -> bytes:
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ModelError(f"{path} is a folder: name the .onnx file in it")
     try:
         return path.read_bytes()

@@ -11,6 +11,11 @@ from nst.models.layers import ConvLayer, ResidualBlock, UpsampleLayer
 __all__ = ["PRESETS", "TransformerConfig", "TransformerNet", "preset_config"]
 
 
+# VGG pads with zeros, so training teaches a network to paint a strip of about three pixels along
+# the border. An export sees a reflected rim of this width, and the strip goes with it.
+RIM = 8
+
+
 class TransformerNet(nn.Module):
     """Two strided convolutions, residual blocks, two upsamplings, a 9×9 convolution to RGB.
 
@@ -35,7 +40,7 @@ class TransformerNet(nn.Module):
         )
         self.output = nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect")
 
-        # A first output near mid-grey: from a loud one, training takes twice as long.
+        # A first output near mid-grey: a loud one sends the first steps astray.
         assert self.output.bias is not None
         nn.init.zeros_(self.output.bias)
         with torch.no_grad():

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from nst.images import load_image, save_image
     from nst.infer.session import Stylizer
     from nst.losses import PerceptualLoss
-    from nst.models.transformer import TransformerConfig, TransformerNet
+    from nst.models.config import TransformerConfig
+    from nst.models.transformer import TransformerNet
     from nst.train.config import TrainConfig
     from nst.train.trainer import train_style
     from nst.vgg import VGG19Features
@@ -33,7 +34,7 @@ _HOMES = {
     "save_image": "nst.images",
     "Stylizer": "nst.infer.session",
     "PerceptualLoss": "nst.losses",
-    "TransformerConfig": "nst.models.transformer",
+    "TransformerConfig": "nst.models.config",
     "TransformerNet": "nst.models.transformer",
     "TrainConfig": "nst.train.config",
     "train_style": "nst.train.trainer",

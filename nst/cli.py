@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ from rich.progress import TextColumn
 from nst.config import Device, ObjectiveConfig, OptimizeConfig
 from nst.console import Debug, clock, command, progress_bar, say, thousands
 from nst.errors import ImageError, UsageError, needs_extra
-from nst.files import check_writable
+from nst.files import check_writable, same_file
 
 _CONFIG = OptimizeConfig()
 _OBJECTIVE = ObjectiveConfig()
@@ -52,6 +53,18 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise UsageError(f"{name} is {text!r}: give numbers with commas, as 0.7,0.3") from error
+
+
+def whole_numbers(name: str, text: str) -> tuple[int, ...]:
+    """`256,512` as numbers.
+
+    Raises:
+        UsageError: something between the commas is none.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"{name} is {text!r}: give whole numbers, as 256,512") from error
 
 
 @command
@@ -100,7 +113,7 @@ def optimize_command(
         ),
         style_weights=numbers("--style-weights", style_weights),
         iterations=iterations,
-        sizes=() if size.strip() == "0" else tuple(map(int, numbers("--size", size))),
+        sizes=() if size.strip() == "0" else whole_numbers("--size", size),
         optimizer=optimizer,
         learning_rate=learning_rate,
         init=init if init in ("content", "noise") else Path(init),
@@ -111,9 +124,12 @@ def optimize_command(
         raise UsageError(f"--save-every is {save_every}: give a number of steps, or 0")
     from nst.images import WRITE_FORMATS, load_image, load_style, save_image
 
-    if not out.is_dir() and out.suffix.lower() not in WRITE_FORMATS:
+    if not os.path.isdir(out) and out.suffix.lower() not in WRITE_FORMATS:
         known = " ".join(sorted(WRITE_FORMATS))
         raise ImageError(f"--out {out} has no suffix that names an image format: use {known}")
+    for source in (content, *style):
+        if same_file(source, out):
+            raise UsageError(f"--out would overwrite {source}: name another file")
     photograph = load_image(content)
     styles = [load_style(path) for path in style]
     check_writable(out)

@@ -74,6 +74,8 @@ class ObjectiveConfig:
         check_number("content weight", self.content_weight)
         check_number("style weight", self.style_weight)
         check_number("tv weight", self.tv_weight)
+        if not self.content_layers or not self.style_layers:
+            raise UsageError("content and style need at least one layer each")
         if self.content_weight == self.style_weight == 0:
             raise UsageError("content and style weight are both 0: there is nothing to aim at")
         check_number("style size", self.style_size, least=32, most=4096)
@@ -111,6 +113,7 @@ class OptimizeConfig:
     def __post_init__(self) -> None:
         check_number("iterations", self.iterations, least=1)
         check_number("learning rate", self.learning_rate, above=True)
+        check_number("seed", self.seed, most=2**63 - 1)
         for size in self.sizes:
             check_number("size", size, least=32, most=8192)
         if list(self.sizes) != sorted(self.sizes):

@@ -21,7 +21,7 @@ from nst.errors import NstError
 
 P = ParamSpec("P")
 
-out = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -44,6 +44,12 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
         except BrokenPipeError as error:
             # Whoever reads our output has gone; Python must not complain of it at exit either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise typer.Exit(1) from error
+        except OSError as error:
+            # What no function has turned into a line of its own: a full pipe, a lost disk.
+            if kwargs.get("debug"):
+                raise
+            fail(NstError(f"{error}: check the file and its folder"))
             raise typer.Exit(1) from error
 
     return wrapper

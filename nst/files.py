@@ -24,7 +24,7 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(target)
     beside: Path | None = None
     try:
-        if target.is_dir():
+        if os.path.isdir(target):
             raise NstError(f"{target} is a folder: give the name of a file in it")
         target.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays, because writers choose the format by it.
@@ -51,7 +51,7 @@ def check_writable(target: str | os.PathLike[str]) -> None:
         NstError: as `replacing` would.
     """
     target = Path(target)
-    if target.is_dir():
+    if os.path.isdir(target):
         raise NstError(f"{target} is a folder: give the name of a file in it")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +59,11 @@ def check_writable(target: str | os.PathLike[str]) -> None:
             pass
     except OSError as error:
         raise cannot_write(target, error) from error
+
+
+def same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether both exist and are one file."""
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
 def cannot_write(target: str | os.PathLike[str], error: OSError) -> NstError:

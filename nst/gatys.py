@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst.config import OptimizeConfig
-from nst.devices import pick_device
+from nst.devices import memory_advice, pick_device
 from nst.errors import NstError, UsageError
 from nst.images import Array, load_image, resize_image, resize_long, resize_short
 from nst.losses import PerceptualLoss
@@ -65,6 +65,8 @@ def optimize(
         there is no CUDA device where one is asked for.
     """
     config = config or OptimizeConfig()
+    if not styles:
+        raise UsageError("no style image is given")
     device = pick_device(config.device)
     sizes = config.sizes or (max(content.shape[:2]),)
     images = [resize_long(content, size) for size in sizes]
@@ -84,7 +86,8 @@ def optimize(
                 shape = target.shape[-2:]
                 pixels = F.interpolate(pixels, shape, mode="bicubic", align_corners=False)
             before = index * config.iterations
-            _descend(pixels, target, objective, config, before, len(sizes), callback)
+            with memory_advice("lower --size"):
+                _descend(pixels, target, objective, config, before, len(sizes), callback)
     except KeyboardInterrupt:
         pass
     return to_image(pixels)

@@ -29,8 +29,23 @@ WRITE_FORMATS = {
     ".tiff": "TIFF",
     ".bmp": "BMP",
 }
-MAX_PIXELS = 500_000_000  # beyond this a file is taken for a decompression bomb
-_ORIENTATION = 0x0112
+# What of a file's EXIF goes into the repainted one: words and dates, not the layout of the pixels
+# (a TIFF keeps all of it in one table).
+_KEPT_EXIF = (
+    0x010E,  # ImageDescription
+    0x010F,  # Make
+    0x0110,  # Model
+    0x0131,  # Software
+    0x0132,  # DateTime
+    0x013B,  # Artist
+    0x8298,  # Copyright
+    0x8769,  # the Exif table: exposure, lens, dates
+    0x8825,  # the GPS table
+)
+_MOST_EXIF = 65_000  # bytes, all that a JPEG can hold
+# Pillow warns of large files and odd tags; what can't be read raises, the rest is well.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
@@ -41,7 +56,7 @@ class Picture:
     Attributes:
         image: HWC uint8 RGB.
         alpha: HW uint8, or None where the file has none.
-        exif: the file's EXIF block without its orientation, or None.
+        exif: the file's EXIF block without orientation and layout, or None.
     """
 
     image: Array
@@ -56,31 +71,28 @@ def load_picture(source: Source, *, hint: int | None = None) -> Picture:
     ICC profile (CMYK too) is converted to sRGB; grey and palette images become RGB.
 
     Args:
-        hint: a long side in pixels that suffices; JPEG files may then decode smaller.
+        hint: a short side in pixels that suffices; JPEG files may then decode smaller.
 
     Raises:
-        ImageError: missing, a folder, not an image, truncated, or over `MAX_PIXELS`.
+        ImageError: missing, a folder, not an image, truncated, or too large for Pillow.
     """
     name = "image data" if isinstance(source, bytes) else os.fspath(source)
+    if not isinstance(source, bytes) and os.path.isdir(source):
+        raise ImageError(f"{name} is a folder: name an image file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large files and odd tags
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-                if file.width * file.height > MAX_PIXELS:
-                    raise ImageError(f"{name} has {file.width}×{file.height} pixels: scale it down")
-                if hint is not None:
-                    file.draft(None, (hint, hint))
-                return _decode(file)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            if hint is not None:
+                file.draft(None, (hint, hint))
+            return _decode(file)
     except FileNotFoundError as error:
         raise ImageError(f"{name} does not exist: check the path") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{name} is a folder: name an image file") from error
+    except PermissionError as error:
+        raise ImageError(f"{name} may not be read: check its permissions") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image that can be read: give a JPEG or PNG") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        # Windows and some file systems report a folder as a PermissionError.
-        if not isinstance(source, bytes) and Path(source).is_dir():
-            raise ImageError(f"{name} is a folder: name an image file") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} has too many pixels: scale it down") from error
+    except Exception as error:  # damaged files make Pillow raise nearly anything
         raise ImageError(f"{name} cannot be decoded ({error}): is the file complete?") from error
 
 
@@ -138,7 +150,7 @@ def encode_image(
         options["subsampling"] = 0  # thin coloured strokes are what the picture is made of
     if form == "TIFF":
         options["compression"] = "tiff_lzw"
-    if exif and form in ("JPEG", "PNG", "WEBP", "TIFF"):
+    if exif and len(exif) <= _MOST_EXIF and form in ("JPEG", "PNG", "WEBP", "TIFF"):
         options["exif"] = exif
     buffer = io.BytesIO()
     try:
@@ -205,16 +217,30 @@ def center_square(image: Array, side: int) -> Array:
 def _decode(file: Image.Image) -> Picture:
     file.load()  # a truncated file fails here, not somewhere later
     icc = file.info.get("icc_profile")
-    exif = file.getexif()
-    picture = ImageOps.exif_transpose(file)
+    exif = _kept_exif(file)
+    try:
+        picture = ImageOps.exif_transpose(file)
+    except Exception:  # good pixels outrank damaged EXIF
+        picture = file
     alpha = None
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         alpha = np.asarray(picture.convert("RGBA").getchannel("A"))
         if alpha.min() == 255:
             alpha = None
     picture = _to_srgb(_to_8_bit(picture), icc)
-    exif.pop(_ORIENTATION, None)
-    return Picture(np.array(picture), alpha, exif.tobytes() if len(exif) else None)
+    return Picture(np.array(picture), alpha, exif)
+
+
+def _kept_exif(file: Image.Image) -> bytes | None:
+    try:
+        whole, kept = file.getexif(), Image.Exif()
+        for tag in _KEPT_EXIF:
+            if tag in whole:
+                table = whole.get_ifd(tag) if tag in (0x8769, 0x8825) else None
+                kept[tag] = table or whole[tag]
+        return kept.tobytes() if len(kept) else None
+    except Exception:  # good pixels outrank damaged EXIF
+        return None
 
 
 def _to_8_bit(picture: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
 from nst.config import VGG_LAYERS
-from nst.errors import MissingExtraError, ModelError, UsageError
+from nst.errors import MissingExtraError, ModelError, NstError, UsageError
 
 _CONVOLUTIONS = tuple(layer.replace("relu", "conv") for layer in VGG_LAYERS)
 
@@ -100,7 +100,13 @@ def _load_weights(source: str, depth: int) -> tuple[str, dict[str, Tensor]]:
     if source == "torchvision":
         from torchvision.models import VGG19_Weights
 
-        state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        try:
+            state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        except (OSError, RuntimeError) as error:
+            raise NstError(
+                f"torchvision's VGG-19 cannot be downloaded ({error}): "
+                "use --vgg caffe, which needs no download"
+            ) from error
         return "torchvision", _rename(state, source)
     path, _, kind = source.rpartition(":")
     if not path or kind not in _PREPROCESSING:
@@ -142,7 +148,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} does not exist: check the path of the VGG-19 weights") from error
     except Exception as error:  # of whatever type: unpickling raises nearly all of them
         raise ModelError(f"{path} holds no VGG-19 weights that can be read") from error
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError(f"{path} holds no VGG-19 weights: it must be a state dict")
     return state
 
@@ -150,7 +156,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 def _rename(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     """torchvision's `features.N` as `convB_C`; names of that form stay."""
     if "conv1_1.weight" in state:
-        renamed = dict(state)
+        renamed = {name: value.float() for name, value in state.items()}
     else:
         position = iter(_CONVOLUTIONS)
         renamed = {}

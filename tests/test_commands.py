@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -125,6 +124,13 @@ def test_bad_options_of_image(tmp_path: Path, style_path: Path, model_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("size", ["nan", "inf", "256.7", "", "9", "512,256"])
+def test_bad_sizes_of_optimize(size: str, style_path: Path, tmp_path: Path) -> None:
+    out = ["--out", tmp_path / "a.png"]
+    refused(2, ["optimize", style_path, "--style", style_path, *out, "--size", size], "size")
+    refused(2, ["optimize", style_path, "--style", style_path, "--out", style_path], "overwrite")
+
+
 def test_bad_targets(tmp_path: Path, style_path: Path, model_path: Path) -> None:
     (tmp_path / "file").write_text("")
     below = tmp_path / "file" / "deeper"
@@ -138,26 +144,45 @@ def test_bad_targets(tmp_path: Path, style_path: Path, model_path: Path) -> None
     assert sum(line.startswith("error: cannot write") for line in lines) == 1
 
 
+def limited(command: Sequence[object], most_bytes: int) -> subprocess.CompletedProcess[str]:
+    """Run with a limit on the size of files, which fails a write midway as a full disk does."""
+    resource = pytest.importorskip("resource", reason="no limits on this system")
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
+    words = [sys.executable, "-m", "nst", *map(str, command)]
+    return subprocess.run(
+        words, capture_output=True, text=True, check=False, timeout=300, preexec_fn=limit
+    )
+
+
 def test_a_full_disk_leaves_nothing_half_written(
     tmp_path: Path, model_path: Path, photograph: Array
 ) -> None:
-    """A limit on the size of files fails the write midway, as a full disk does."""
     save_image(tmp_path / "a.png", photograph)
-    (tmp_path / "out").mkdir()
-    command = [sys.executable, "-m", "nst", "image", str(tmp_path / "a.png")]
-    command += ["--style", str(model_path), "--out", str(tmp_path / "out" / "b.png")]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)),
-    )
+    out = tmp_path / "out" / "b.png"
+    done = limited(["image", tmp_path / "a.png", "--style", model_path, "--out", out], 5000)
     assert done.returncode == 1
     assert done.stderr.count("error: cannot write") == 1
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_full_disk_after_training(tmp_path: Path, style_path: Path) -> None:
+    run = ["train", "--style", style_path, "--steps", 1, "--size", 64, "--style-size", 64]
+    done = limited([*run, "--out", tmp_path / "run"], 1_000_000)
+    assert done.returncode == 1
+    assert done.stderr.count("error: cannot write") == 1
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_folders_and_names_that_the_system_refuses(tmp_path: Path, model_path: Path) -> None:
+    for name in ("x" * 300 + ".png", "a\0b.png"):
+        status, lines = nst("image", name, "--style", model_path, "--out", tmp_path / "a.png")
+        assert status == 1
+        assert sum(line.startswith("error: ") for line in lines) == 1
 
 
 def test_optimize_writes_the_image_and_every_kth(tmp_path: Path, style_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from nst.errors import ModelError
 from nst.files import replacing
@@ -20,7 +20,7 @@ def save_checkpoint(path: Path, network: TransformerNet, metadata: dict[str, str
     state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     header = {**metadata, "network": json.dumps(network.config.to_dict())}
     with replacing(path) as beside:
-        save_file(state, beside, header)
+        beside.write_bytes(save(state, header))
 
 
 def load_checkpoint(path: Path) -> tuple[TransformerNet, dict[str, str]]:
@@ -38,7 +38,7 @@ def load_checkpoint(path: Path) -> tuple[TransformerNet, dict[str, str]]:
         values: dict[str, Any] = json.loads(metadata.pop("network"))
         network = TransformerNet(TransformerConfig.from_dict(values))
         network.load_state_dict(state)
-    except (SafetensorError, KeyError, RuntimeError, json.JSONDecodeError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise ModelError(f"{path} is not a checkpoint of nst: give the one of a run") from error
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise ModelError(f"{path} holds numbers that are not finite: train again")

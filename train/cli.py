@@ -31,6 +31,7 @@ _DEFAULT: dict[str, Any] = {
     f.name: f.default for f in fields(TrainConfig) if f.default is not MISSING
 }
 _OBJECTIVE = ObjectiveConfig()
+SHOWN = 5  # skipped files that are named one by one
 
 
 def register(app: typer.Typer) -> None:
@@ -55,7 +56,7 @@ def train_command(
     ] = _DEFAULT["content"],
     seconds: Annotated[
         float | None,
-        typer.Option(help="Time to train. Default: 60 on a GPU, 480 on a CPU."),
+        typer.Option(help="Time to train. Default: 60 on a GPU, 525 on a CPU."),
     ] = _DEFAULT["seconds"],
     steps: Annotated[
         int | None, typer.Option(help="Steps to train, instead of --seconds.")
@@ -131,8 +132,10 @@ def train_command(
             bar.update(task, completed=progress.done, losses=losses)
 
         result = train_style(config, report)
-    for path, why in sorted(result.skipped.items()):
-        say(f"skipped {path}: {why}")
+    for path in sorted(result.skipped)[:SHOWN]:
+        say(f"skipped: {result.skipped[path]}")
+    if len(result.skipped) > SHOWN:
+        say(f"… {len(result.skipped)} files of {config.content} skipped in all")
     ended = "stopped early at" if result.interrupted else "trained"
     say(f"{ended} {result.steps} steps in {clock(result.seconds)} on {result.device}")
     before, after = result.before, result.after

@@ -1,6 +1,6 @@
 """Content images for training: built-in photographs and drawn scenes, or any folder.
 
-Batches are a pure function of (seed, step), whatever the number of threads that prepare them.
+The n-th crop is a pure function of the seed and n, whichever thread prepares it.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class BuiltinContent:
             for names in (TRAINING_PHOTOGRAPHS, GREY_PHOTOGRAPHS)
         )
         self._scenes: dict[int, Array] = {}
+        self._scene_side = math.ceil(1.5 * side)
+        self._scene_count = max(16, min(SCENES, CACHE_BYTES // (3 * self._scene_side**2)))
         self._side = side
 
     def crop(self, index: int, side: int) -> Array:
@@ -74,14 +76,14 @@ class BuiltinContent:
             photographs = self._colored if rng.random() < COLORED else self._grey
             image = photographs[rng.integers(len(photographs))]
         else:
-            image = self._scene(int(rng.integers(SCENES)))
+            image = self._scene(int(rng.integers(self._scene_count)))
         return random_tint(random_crop(image, side, self._side, rng), rng)
 
     def _scene(self, number: int) -> Array:
         scene = self._scenes.get(number)
         if scene is None:
             rng = np.random.default_rng((self.seed, 1 << 40, number))
-            scene = draw_scene([*self._colored, *self._grey], math.ceil(1.5 * self._side), rng)
+            scene = draw_scene([*self._colored, *self._grey], self._scene_side, rng)
             self._scenes[number] = scene
         return scene
 
@@ -111,6 +113,7 @@ class FolderContent:
         )
         self._cache: OrderedDict[Path, Array] = OrderedDict()
         self._cached_bytes = 0
+        self._orders: dict[int, NDArray[np.int64]] = {}
         self._lock = threading.Lock()
         self._load_usable(0, np.random.default_rng(seed))
 
@@ -121,18 +124,28 @@ class FolderContent:
 
     def _load_usable(self, index: int, rng: Random) -> Array:
         """The `index`-th image of an endless series of shuffled epochs; bad ones give way."""
-        count = len(self._paths)
-        if count:
-            epoch, place = divmod(index, count)
-            order = np.random.default_rng((self.seed, 1 << 41, epoch)).permutation(count)
-            for path in (self._paths[i] for i in (order[place], *rng.permutation(count))):
-                image = self._load(path)
+        if self._paths:
+            epoch, place = divmod(index, len(self._paths))
+            image = self._load(self._paths[self._order(epoch)[place]])
+            if image is not None:
+                return image
+            for other in rng.permutation(len(self._paths)):
+                image = self._load(self._paths[other])
                 if image is not None:
                     return image
         why = f": {len(self.skipped)} unreadable or tiny" if self.skipped else ""
         raise NstError(
             f"{self._folder} holds no usable image{why}; give a folder of JPEG or PNG photographs"
         )
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        with self._lock:
+            if epoch not in self._orders:
+                shuffled = np.random.default_rng((self.seed, 1 << 41, epoch))
+                # Threads may be an epoch apart, not more.
+                self._orders = {k: v for k, v in self._orders.items() if k >= epoch - 1}
+                self._orders[epoch] = shuffled.permutation(len(self._paths))
+            return self._orders[epoch]
 
     def _load(self, path: Path) -> Array | None:
         with self._lock:
@@ -143,7 +156,7 @@ class FolderContent:
                 return self._cache[path]
         short = math.ceil(self._side * ZOOM)
         try:
-            image = load_image(path, hint=2 * short)
+            image = load_image(path, hint=short)
             if min(image.shape[:2]) < SMALLEST_SIDE:
                 raise ImageError(f"{path} is only {image.shape[1]}×{image.shape[0]} pixels")
         except ImageError as error:
@@ -153,8 +166,9 @@ class FolderContent:
         if min(image.shape[:2]) > short:
             image = resize_short(image, short)
         with self._lock:
-            self._cache[path] = image
-            self._cached_bytes += image.nbytes
+            if path not in self._cache:  # another thread may have been faster
+                self._cache[path] = image
+                self._cached_bytes += image.nbytes
             while self._cached_bytes > CACHE_BYTES:
                 self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return image

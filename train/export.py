@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.errors import ExportError
 from nst.files import replacing
 from nst.images import Array
 from nst.infer.session import Stylizer
-from nst.models.transformer import TransformerNet
+from nst.models.transformer import RIM, TransformerNet
 from nst.train.graph import OPSET, transformer_graph
 
 # Share of uint8 values that must lie within 1 of PyTorch's, and the most that any may differ.
@@ -24,14 +25,15 @@ PARITY_SIZES = ((1, 256, 256), (1, 333, 517), (3, 96, 130))  # (batch, height, w
 
 
 class ExportedNet(nn.Module):
-    """The exported graph: uint8 [N, H, W, 3] RGB in and out around a `TransformerNet`."""
+    """The exported graph: uint8 [N, H, W, 3] RGB in and out, a rim around a `TransformerNet`."""
 
     def __init__(self, network: TransformerNet) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.network(image.permute(0, 3, 1, 2).float())
+        x = F.pad(image.permute(0, 3, 1, 2).float(), [RIM] * 4, mode="reflect")
+        x = self.network(x)[..., RIM:-RIM, RIM:-RIM]
         return x.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nst.errors import ExportError
 from nst.infer.session import INPUT_NAME, OUTPUT_NAME
 from nst.models.layers import ConvLayer, ResidualBlock
-from nst.models.transformer import TransformerNet
+from nst.models.transformer import RIM, TransformerNet
 
 OPSET = 18
 IR_VERSION = 10  # the newest that the oldest supported ONNX Runtime reads
@@ -41,12 +41,14 @@ class GraphBuilder:
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
+    def reflect(self, x: str, pad: int) -> str:
+        pads = np.array([0, 0, pad, pad, 0, 0, pad, pad], np.int64)
+        return self.add("Pad", [x, self.constant(pads)], mode="reflect")
+
     def conv(self, x: str, layer: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> str:
         pad = layer.kernel_size[0] // 2
         if pad and layer.padding_mode == "reflect":
-            pads = np.array([0, 0, pad, pad, 0, 0, pad, pad], np.int64)
-            x = self.add("Pad", [x, self.constant(pads)], mode="reflect")
-            pad = 0
+            x, pad = self.reflect(x, pad), 0
         inputs = [x, self.constant(_array(weight))]
         if bias is not None:
             inputs.append(self.constant(_array(bias)))
@@ -114,6 +116,8 @@ def transformer_graph(network: TransformerNet) -> onnx.ModelProto:
     x = graph.add("Transpose", [INPUT_NAME], perm=[0, 3, 1, 2])
     x = graph.add("Cast", [x], to=TensorProto.FLOAT)
 
+    x = graph.reflect(x, RIM)
+
     first, *encoder = network.encoder
     assert isinstance(first, ConvLayer)
     convolution, *rest = first
@@ -131,10 +135,10 @@ def transformer_graph(network: TransformerNet) -> onnx.ModelProto:
 
     x = graph.add("Clip", [x, graph.constant(np.float32(0)), graph.constant(np.float32(255))])
     x = graph.add("Cast", [graph.add("Round", [x])], to=TensorProto.UINT8)
-    # Strides round sizes up; the overhang goes.
-    size = graph.add("Shape", [INPUT_NAME], start=1, end=3)
-    starts, axes = graph.constant(np.zeros(2, np.int64)), graph.constant(np.array([2, 3], np.int64))
-    x = graph.add("Slice", [x, starts, size, axes])
+    # The rim goes, and with it what strides have rounded up.
+    starts, axes = graph.constant(np.array([RIM, RIM])), graph.constant(np.array([2, 3]))
+    ends = graph.add("Add", [graph.add("Shape", [INPUT_NAME], start=1, end=3), starts])
+    x = graph.add("Slice", [x, starts, ends, axes])
     graph.add("Transpose", [x], OUTPUT_NAME, perm=[0, 2, 3, 1])
     return graph.build("TransformerNet")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -17,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nst.devices import pick_device
+from nst.devices import memory_advice, pick_device
 from nst.errors import NstError, UsageError
 from nst.files import check_writable
-from nst.images import Array, center_square, load_style, resize_short, save_image
+from nst.images import Array, center_square, load_style, resize_image, resize_short, save_image
 from nst.infer.session import Stylizer
 from nst.losses import PerceptualLoss
 from nst.models.config import preset_config
@@ -51,7 +53,7 @@ class DeviceDefaults:
 
 
 DEFAULTS = {
-    "cpu": DeviceDefaults(480, 1, ((0.4, 4), (0.75, 2), (1.0, 1))),
+    "cpu": DeviceDefaults(525, 1, ((0.4, 4), (0.75, 2), (1.0, 1))),
     "cuda": DeviceDefaults(60, 8, ((1.0, 1),)),
 }
 
@@ -127,6 +129,7 @@ def train_style(
     device = pick_device(config.device)
     side = config.objective.style_size
     styles = [resize_short(load_style(path), side) for path in config.style]
+    metadata = describe(config)  # the files may change while the network trains
     content = _content(config)
 
     torch.manual_seed(config.seed)
@@ -168,7 +171,7 @@ def train_style(
         interrupted=interrupted,
     )
     trained = network.cpu().eval()
-    metadata = describe(config, loop.step, seconds)
+    metadata |= {"steps": str(loop.step), "seconds": f"{seconds:.0f}", "losses": loop.losses}
     save_checkpoint(result.checkpoint, trained, metadata)
     export_onnx(trained, result.model, metadata)
     with Stylizer(result.model, device="cpu") as stylizer:
@@ -221,18 +224,26 @@ class _Loop:
         self.defaults = DEFAULTS[self.device.type]
         self.budget = _Budget(config, self.defaults.seconds)
         self.optimizer = Muon(network.parameters(), config.learning_rate)
+        # Older cards only emulate bf16, slowly.
+        self.autocast = self.device.type == "cuda" and torch.cuda.is_bf16_supported(
+            including_emulation=False
+        )
         self.step = 0
+        self.losses = "{}"  # of the last good step, as JSON
 
     def run(self, callback: Callable[[TrainProgress], None] | None) -> None:
         workers = 1 if self.device.type == "cpu" else min(8, os.cpu_count() or 1)
-        bad_steps = 0
+        bad_steps, learned = 0, False
         recent: deque[tuple[float, int]] = deque(maxlen=20)  # (time, images) of the last steps
         self.budget.start()
-        with closing(batches(self.content, self._plan, workers)) as stream:
+        with (
+            memory_advice("lower --batch-size or --size"),
+            closing(batches(self.content, self._plan, workers)) as stream,
+        ):
             for batch in stream:
                 done = self.budget.done(self.step)
-                if done >= 1:
-                    return
+                if done >= 1 and self.step > 0:
+                    break
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.config.learning_rate * schedule(done)
                 losses = self._update(batch)
@@ -240,14 +251,16 @@ class _Loop:
                 if not all(map(math.isfinite, losses)):
                     bad_steps += 1
                     if bad_steps == 10:
-                        raise NstError(
-                            "the losses ceased to be finite: lower --style-weight or --lr"
-                        )
+                        break
                     continue
-                bad_steps = 0
+                bad_steps, learned = 0, True
+                names = ("content_loss", "style_loss", "tv_loss", "total_loss")
+                self.losses = json.dumps(dict(zip(names, losses, strict=True)))
                 recent.append((self.budget.elapsed, len(batch)))
                 if callback is not None:
                     callback(self._progress(losses, recent))
+        if bad_steps == 10 or not learned:
+            raise NstError("the losses ceased to be finite: lower --style-weight or --lr")
 
     def _progress(
         self, losses: Sequence[float], recent: Sequence[tuple[float, int]]
@@ -279,7 +292,7 @@ class _Loop:
         """One step: content, style, tv and total loss. What isn't finite changes nothing."""
         content = torch.from_numpy(batch).to(self.device, non_blocking=True)
         content = content.permute(0, 3, 1, 2).float()  # a view of NHWC: channels_last already
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             stylized = self.network(content)
             losses = self.objective(stylized, self.objective.content_features(content))
         self.optimizer.zero_grad()
@@ -307,18 +320,21 @@ def make_run_folder(config: TrainConfig) -> Path:
     Raises:
         NstError: it can't be written, or holds another run.
     """
-    folder = config.out
-    if folder is None:
-        base = Path("runs") / config.style[0].stem
-        folder, number = base, 2
-        while folder.exists():
-            folder = base.with_name(f"{base.name}-{number}")
-            number += 1
-    elif folder.suffix == ".onnx":
-        raise UsageError(f"--out {folder} is a file's name: name the folder of the run")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise NstError(f"{folder} exists and is not an empty folder: choose another --out")
-    check_writable(folder / f"{config.style[0].stem}.onnx")
+    name = config.style[0].stem
+    if config.out is not None:
+        folder = config.out
+        if folder.suffix == ".onnx":
+            raise UsageError(f"--out {folder} is a file's name: name the folder of the run")
+        if os.path.exists(folder) and not (os.path.isdir(folder) and not any(folder.iterdir())):
+            raise NstError(f"{folder} exists and is not an empty folder: choose another --out")
+        check_writable(folder / f"{name}.onnx")
+        return folder
+    check_writable(Path("runs") / f"{name}.onnx")
+    for number in itertools.count(1):
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()  # of two runs at once, one gets the name
+            break
     return folder
 
 
@@ -344,8 +360,8 @@ def preview_sheet(styles: list[Array], stylizer: Stylizer) -> Array:
     for photograph in held_out():
         image = resize_short(photograph, height)
         rows.append(np.hstack([image, np.full((height, gap, 3), 255, np.uint8), stylizer(image)]))
-    top = [resize_short(style, height) if style.shape[0] != height else style for style in styles]
-    rows.insert(0, np.hstack([style[:height] for style in top]))
+    tops = [resize_image(s, (height, round(s.shape[1] * height / s.shape[0]))) for s in styles]
+    rows.insert(0, np.hstack(tops))
     width = max(row.shape[1] for row in rows) + 2 * gap
     sheet = np.full((gap + len(rows) * (height + gap), width, 3), 255, np.uint8)
     for index, row in enumerate(rows):
@@ -354,24 +370,28 @@ def preview_sheet(styles: list[Array], stylizer: Stylizer) -> Array:
     return sheet
 
 
-def describe(config: TrainConfig, steps: int, seconds: float) -> dict[str, str]:
-    """The metadata of checkpoint and export."""
+def describe(config: TrainConfig) -> dict[str, str]:
+    """What checkpoint and export say of the style and of the run; paths are cut to names."""
     from importlib.metadata import version
 
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in config.style]
-    return {
+    values = asdict(config)
+    values["style"] = [path.name for path in config.style]
+    values["content"] = config.content.name if config.content else "built-in"
+    values["objective"]["vgg"] = Path(config.objective.vgg).name
+    del values["out"]
+    metadata = {
         "title": config.title or " + ".join(path.stem for path in config.style),
         "artist": config.artist,
         "year": config.year,
         "style_sha256": " ".join(digests),
         "preset": config.preset,
         "precision": "fp32",
-        "objective": json.dumps(asdict(config.objective)),
-        "steps": str(steps),
-        "seconds": f"{seconds:.0f}",
-        "seed": str(config.seed),
+        "config": json.dumps(values),
         "nst_version": version("nst"),
     }
+    # A file's name need not be valid text.
+    return {key: value.encode(errors="replace").decode() for key, value in metadata.items()}
 
 
 def _content(config: TrainConfig) -> Content:

@@ -28,6 +28,7 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path} has a relative import"
             names |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
     return {name for name in names if name == "nst" or name.startswith("nst.")}
 

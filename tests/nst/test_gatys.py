@@ -23,7 +23,7 @@ SMALL = ObjectiveConfig(style_size=64)
 
 def run(content: Array, style: Array, **options: object) -> tuple[Array, list[OptimizeProgress]]:
     seen: list[OptimizeProgress] = []
-    config = OptimizeConfig(**{"objective": SMALL, "sizes": (), **options})  # type: ignore[arg-type]
+    config = OptimizeConfig(**{"objective": SMALL, "sizes": (), "device": "cpu", **options})  # type: ignore[arg-type]
     return optimize(content, [style], config, seen.append), seen
 
 

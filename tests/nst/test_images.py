@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -145,6 +146,40 @@ def test_bad_files_raise_one_line_that_names_them(kind: str, bad_images: dict[st
         load_image(bad_images[kind])
     assert str(bad_images[kind]) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_damaged_exif_costs_the_exif_alone(photograph: Array) -> None:
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = "a lighthouse", 3
+    buffer = io.BytesIO()
+    Image.fromarray(photograph).save(buffer, "PNG", exif=exif)
+    good = buffer.getvalue()
+    start = good.index(b"eXIf") + 4
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        bad = bytearray(good)
+        for place in rng.integers(start, start + 60, 3):
+            bad[place] = rng.integers(256)
+        try:
+            image = load_image(bytes(bad))
+        except ImageError:  # Pillow may refuse the chunk's checksum
+            continue
+        assert image.shape in (photograph.shape, photograph.transpose(1, 0, 2).shape)
+
+
+def test_a_damaged_file_is_decoded_or_one_line(photograph: Array) -> None:
+    """Pillow raises nearly anything on damaged files; of ours, only `ImageError` comes out."""
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = "a lighthouse", 6
+    rng = np.random.default_rng(0)
+    for suffix in (".jpg", ".tif", ".webp", ".png"):
+        good = encode_image(photograph, suffix, exif=exif.tobytes())
+        for _ in range(150):
+            bad = bytearray(good)
+            for place in rng.integers(0, min(len(bad), 600), 4):
+                bad[place] = rng.integers(256)
+            with contextlib.suppress(ImageError):
+                assert load_image(bytes(bad)).ndim == 3
 
 
 def test_bytes_that_are_no_image() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nst.config import VGG_LAYERS
-from nst.errors import ModelError, UsageError
+from nst.errors import ModelError, NstError, UsageError
 from nst.images import Array
 from nst.tensors import to_tensor
 from nst.vgg import VGG19Features, _positions, _read_codebook
@@ -95,17 +96,21 @@ def test_a_codebook_holds_at_most_256_values(codebook: dict[str, Tensor]) -> Non
             assert torch.isfinite(weight).all()
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_files_in_torchvisions_naming(
-    tmp_path: Path, codebook: dict[str, Tensor], photograph: Array, suffix: str
-) -> None:
+def torchvision_naming(codebook: dict[str, Tensor]) -> dict[str, Tensor]:
     places = [i for i, kind in enumerate(_positions()) if kind == "conv"]
     names = [name.removesuffix(".weight") for name in codebook if name.endswith("weight")]
-    state = {
+    return {
         f"features.{place}.{part}": codebook[f"{name}.{part}"].contiguous()
         for place, name in zip(places, names, strict=True)
         for part in ("weight", "bias")
     }
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_files_in_torchvisions_naming(
+    tmp_path: Path, codebook: dict[str, Tensor], photograph: Array, suffix: str
+) -> None:
+    state = torchvision_naming(codebook)
     path = tmp_path / f"vgg{suffix}"
     if suffix == ".pth":
         torch.save(state, path)
@@ -118,13 +123,33 @@ def test_files_in_torchvisions_naming(
     for name in layers:
         torch.testing.assert_close(got[name], expected[name])
 
+
+def test_torchvisions_weights_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no route")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    with pytest.raises(NstError, match="--vgg caffe"):
+        VGG19Features(["relu1_1"], "torchvision")
+
+
+def test_torchvisions_weights_as_downloaded(
+    monkeypatch: pytest.MonkeyPatch, codebook: dict[str, Tensor], photograph: Array
+) -> None:
+    """The download itself can't be tested here; what is done with it can."""
+    state = torchvision_naming(codebook)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: state)
+    image = to_tensor(photograph)
     scale = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-    other = VGG19Features(["relu1_1"], f"{path}:torchvision")(image)["relu1_1"]
     first = F.conv2d(
-        (image / 255 - mean) / scale, codebook["conv1_1.weight"], codebook["conv1_1.bias"], 1, 1
+        (image / 255 - mean) / scale,
+        codebook["conv1_1.weight"],
+        codebook["conv1_1.bias"],
+        padding=1,
     )
-    torch.testing.assert_close(other, F.relu(first), rtol=1e-4, atol=1e-4)
+    got = VGG19Features(["relu1_1"], "torchvision")(image)["relu1_1"]
+    torch.testing.assert_close(got, F.relu(first), rtol=1e-4, atol=1e-4)
 
 
 def test_bad_sources(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,11 @@ def test_learns_and_leaves_model_checkpoint_and_preview(tmp_path: Path, style_pa
         assert stylizer.metadata["artist"] == "Nobody"
         assert stylizer.metadata["year"] == "2026"
         assert stylizer.name == "stripes"
-        objective = json.loads(stylizer.metadata["objective"])
-        assert objective["style_size"] == 64
+        config = json.loads(stylizer.metadata["config"])
+        assert config["objective"]["style_size"] == 64
+        assert config["style"] == ["stripes.png"]
+        assert str(tmp_path) not in json.dumps(stylizer.metadata)
+        assert json.loads(stylizer.metadata["losses"])["total_loss"] == seen[-1].total_loss
     network, metadata = load_checkpoint(result.checkpoint)
     assert network.config == TransformerConfig(width=8, blocks=1)
     assert metadata["steps"] == "40"
@@ -128,6 +132,28 @@ def test_losses_that_are_not_finite_export_nothing(tmp_path: Path, style_path: P
     with pytest.raises(NstError, match="ceased to be finite"):
         train_style(options(style_path, tmp_path / "run", objective=objective))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_network_that_never_learned_is_not_exported(
+    tmp_path: Path, style_path: Path, steps: int
+) -> None:
+    objective = ObjectiveConfig(style_size=64, style_weight=1e38)
+    with pytest.raises(NstError, match="ceased to be finite"):
+        train_style(options(style_path, tmp_path / "run", objective=objective, steps=steps))
+
+
+def test_the_shortest_time_budget_makes_a_step(tmp_path: Path, style_path: Path) -> None:
+    result = train_style(options(style_path, tmp_path / "run", steps=None, seconds=1e-3))
+    assert result.steps == 1
+
+
+def test_a_style_that_vanishes_or_has_an_odd_name(tmp_path: Path, style_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"w\xff.png")
+    odd.write_bytes(style_path.read_bytes())
+    result = train_style(options(odd, tmp_path / "run", steps=2), lambda _: odd.unlink(True))
+    with Stylizer(result.model) as stylizer:
+        assert stylizer.name == "w?"
 
 
 def test_one_step_that_is_not_finite_is_skipped(
