@@ -56,7 +56,10 @@ def export_onnx(network: TransformerNet, path: Path, metadata: dict[str, str]) -
     model = transformer_graph(exported.network)
     config = json.dumps(network.config.to_dict())
     onnx.helper.set_model_props(model, {**metadata, "network": config, "opset": str(OPSET)})
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
     data = model.SerializeToString()
     check_parity(exported, data)
     with replacing(path) as beside:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nst.models.config import PRESETS
-from nst.models.transformer import TransformerConfig, TransformerNet
+from nst.models.transformer import RIM, TransformerConfig, TransformerNet
 
 
 def johnson(image: Tensor, w: dict[str, Tensor]) -> Tensor:
@@ -74,6 +74,12 @@ def test_a_constant_image_gets_no_border() -> None:
     with torch.no_grad():
         out = network(torch.full((1, 3, 64, 80), 90.0))
     assert (out - out[..., 32:33, 40:41]).abs().max() < 0.1
+
+
+def test_the_rim_is_wider_than_the_reach_of_the_last_convolution() -> None:
+    network = TransformerNet()
+    assert network.output.kernel_size[0] // 2 <= RIM
+    assert RIM % 4 == 0  # the strides' grid stays where it was
 
 
 def test_starts_near_mid_grey() -> None:
