@@ -178,9 +178,9 @@ def cuda_devices() -> int:
 
 
 def _reason(error: Exception) -> str:
-    """The last line of ONNX Runtime's message, which is the one that tells."""
-    lines = str(error).strip().splitlines()
-    return lines[-1][:200] if lines else type(error).__name__
+    """The telling part of ONNX Runtime's message: its last line, less the error's codes."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].rpartition(" : ")[2][:200].rstrip(".")
 
 
 def _read(path: Path) -> bytes:
