@@ -19,6 +19,7 @@ from nst.images import Array, load_image, resize_image, resize_long, resize_shor
 from nst.losses import PerceptualLoss
 from nst.tensors import to_image, to_tensor
 
+ASTRAY = 10  # times the best loss
 SMALLEST_SIDE = 32  # VGG halves four times before its last layers
 
 
@@ -128,24 +129,27 @@ def _descend(
     pixels.requires_grad_(True)
     optimizer, fresh = _optimizer(pixels, config), True
     best, best_loss = pixels.detach().clone(), math.inf
+    first_move = 3.0
     started = time.monotonic()
     try:
         for step in range(1, config.iterations + 1):
             if config.optimizer == "lbfgs":
                 # torch's first step moves all pixels together by `lr`: three levels each, lest
                 # ten iterations go by before anything moves. Then full steps.
-                optimizer.param_groups[0]["lr"] = 3.0 * pixels.numel() if fresh else 1.0
+                optimizer.param_groups[0]["lr"] = first_move * pixels.numel() if fresh else 1.0
             here = pixels.detach().clone()
             optimizer.step(closure)
             fresh = False
             if terms[-1] < best_loss:
                 best, best_loss = here, terms[-1]
-            elif not terms[-1] < 2 * best_loss:
+            elif not terms[-1] < ASTRAY * best_loss:
                 if best_loss == math.inf:
                     raise NstError("the losses are not finite: lower the weights")
-                # Without a line search L-BFGS jumps astray now and then: back, and start anew.
+                # Without a line search L-BFGS jumps astray now and then. Small jumps it mends by
+                # itself; after a great one, back to the best, and more carefully from there.
                 pixels.data.copy_(best)
                 optimizer, fresh = _optimizer(pixels, config), True
+                first_move /= 8
             if callback is not None:
                 total = config.iterations * rounds
                 pace = (time.monotonic() - started) / step
