@@ -13,6 +13,7 @@ from nst.errors import NstError
 
 
 def register(app: typer.Typer) -> None:
+    """Add `nst image` to the command."""
     app.command("image")(image_command)
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from nst.errors import ModelError, UsageError
-
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -24,7 +22,7 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if type(value) is not int or not 1 <= value <= 1024:
-                raise UsageError(f"{name} of the network is {value!r}: give a number of 1 to 1024")
+                raise ValueError(f"{name} of the network is {value!r}: give a number of 1 to 1024")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -34,11 +32,11 @@ class TransformerConfig:
         """The inverse of `to_dict`.
 
         Raises:
-            ModelError: a key that this version doesn't know.
+            ValueError: a key that this version doesn't know.
         """
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
-            raise ModelError(f"the network's config has {sorted(unknown)}: update nst to read it")
+            raise ValueError(f"the network's config has {sorted(unknown)}: update nst to read it")
         return cls(**values)
 
 
@@ -52,8 +50,8 @@ def preset_config(preset: str) -> TransformerConfig:
     """The config of a preset's name.
 
     Raises:
-        UsageError: no such preset.
+        ValueError: no such preset.
     """
     if preset not in PRESETS:
-        raise UsageError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")
+        raise ValueError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")
     return PRESETS[preset]

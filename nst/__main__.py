@@ -30,6 +30,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Show the versio
 
 
 def main() -> None:
+    """Run `nst`."""
     app()
 
 

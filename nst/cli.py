@@ -40,6 +40,7 @@ SeedOption = Annotated[int, typer.Option(help="Of everything random.")]
 
 
 def register(app: typer.Typer) -> None:
+    """Add `nst optimize` to the command."""
     app.command("optimize")(optimize_command)
 
 

@@ -39,7 +39,9 @@ def load_checkpoint(path: Path) -> tuple[TransformerNet, dict[str, str]]:
         network = TransformerNet(TransformerConfig.from_dict(values))
         network.load_state_dict(state)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        raise ModelError(f"{path} is not a checkpoint of nst: give the one of a run") from error
+        raise ModelError(
+            f"{path} is not a checkpoint that this nst reads ({error}): give the one of a run"
+        ) from error
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise ModelError(f"{path} holds numbers that are not finite: train again")
     return network.eval(), metadata

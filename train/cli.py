@@ -35,10 +35,12 @@ SHOWN = 5  # skipped files that are named one by one
 
 
 def register(app: typer.Typer) -> None:
+    """Add `nst train` to the command."""
     app.command("train")(train_command)
 
 
 def main() -> None:
+    """Run `nst-train`."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command("nst-train")(train_command)
     app()

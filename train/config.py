@@ -51,7 +51,10 @@ class TrainConfig:
         if not self.style:
             raise UsageError("no style image is given: name one with --style")
         check_weights("style weights", self.style_weights, len(self.style))
-        preset_config(self.preset)
+        try:
+            preset_config(self.preset)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         check_number("size", self.size, least=64, most=2048)
         check_number("learning rate", self.learning_rate, above=True, most=1)
         check_number("seed", self.seed, most=2**63 - 1)

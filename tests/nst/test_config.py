@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nst.config import ObjectiveConfig, OptimizeConfig, check_weights
-from nst.errors import ModelError, UsageError
+from nst.errors import UsageError
 from nst.models.config import TransformerConfig, preset_config
 from nst.train.config import TrainConfig
 
@@ -78,9 +78,9 @@ def test_network_config_round_trip(width: int, blocks: int) -> None:
 
 
 def test_bad_network_configs() -> None:
-    with pytest.raises(ModelError, match="depth"):
+    with pytest.raises(ValueError, match="depth"):
         TransformerConfig.from_dict({"width": 32, "depth": 5})
-    with pytest.raises(UsageError, match="width"):
+    with pytest.raises(ValueError, match="width"):
         TransformerConfig(width=0)
-    with pytest.raises(UsageError, match="quality"):
+    with pytest.raises(ValueError, match="quality"):
         preset_config("splendid")
