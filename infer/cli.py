@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
-from nst.config import Device
+from nst.config import Provider
 from nst.console import Debug, command, fail, progress_bar, say
 from nst.errors import NstError
+
+ProviderOption = Annotated[Provider, typer.Option(help="Where to compute; see nst info.")]
+ThreadsOption = Annotated[int, typer.Option(help="CPU threads; 0 for one a core.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,8 +34,8 @@ def image_command(
         float, typer.Option(help="0 leaves the image as it is, 1 is the full style.")
     ] = 1.0,
     quality: Annotated[int, typer.Option(help="Of JPEG and WebP, 1 to 100.")] = 95,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for one a core.")] = 0,
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -46,7 +49,9 @@ def image_command(
     check_strength(strength, quality)
     jobs = plan_outputs(inputs, out)
     failed = 0
-    with Stylizer(style, device=device, threads=threads) as stylizer, progress_bar() as bar:
+    with Stylizer(style, provider=provider, threads=threads) as stylizer, progress_bar() as bar:
+        for note in stylizer.notes:
+            say(f"note: {note}")
         if not quiet:
             say(f"style {stylizer.name} on {stylizer.provider}")
         for source, target in bar.track(jobs, description="repainting"):

@@ -1,74 +1,77 @@
-"""`Stylizer`: an exported model in ONNX Runtime, images in, images out."""
+"""`Stylizer`: a style model in ONNX Runtime, images in, images out."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import io
 import os
-import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
-from nst.config import Device, check_number
+from nst.config import Provider, check_number
 from nst.errors import ModelError, NstError, UsageError
 from nst.images import Array
+from nst.infer.providers import open_session, reason
+from nst.infer.signature import SMALLEST_SIDE, Signature, read_signature
 
-# The exported file's contract: uint8 [N, H, W, 3] RGB in and out, any batch, height and width.
-INPUT_NAME = "image"
-OUTPUT_NAME = "stylized"
-SMALLEST_SIDE = 32
-
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+__all__ = ["Stylizer", "check_strength"]
 
 
 class Stylizer:
-    """A style model, ready to repaint.
+    """A style model, ready to repaint. Threads may share one.
 
     Args:
-        model: path of an ONNX file that nst exported, or its bytes.
-        device: `auto` takes CUDA where it really loads, else the CPU.
+        model: path of an ONNX file, or its bytes. Files of other makers are taken if they map one
+            RGB image to another (see `nst.infer.signature`).
+        provider: where to compute; `auto` takes the first of CUDA, OpenVINO and DirectML that is
+            installed and works, else the CPU.
         threads: of the CPU provider; 0 for one a core.
 
     Attributes:
-        provider: the ONNX Runtime provider at work.
+        provider: our name of the provider at work: `cpu`, `cuda`, …
+        notes: a line for each provider that was tried before and failed.
         metadata: what the file says of itself: title, artist, year, style_sha256, preset, …
+        signature: what the file takes and gives.
 
     Raises:
-        ModelError: the file is missing, is no ONNX model, or has another signature.
-        NstError: `cuda` is asked for and does not load.
+        ModelError: the file is missing, is no ONNX model, or maps no image to an image.
+        NstError: the provider that is asked for is not installed or does not load.
     """
 
     def __init__(
-        self, model: str | os.PathLike[str] | bytes, *, device: Device = "auto", threads: int = 0
+        self,
+        model: str | os.PathLike[str] | bytes,
+        *,
+        provider: Provider = "auto",
+        threads: int = 0,
     ) -> None:
         check_number("threads", threads)
-        if device not in ("auto", "cpu", "cuda"):
-            raise UsageError(f"device is {device!r}: choose auto, cpu or cuda")
         self._name = "the model" if isinstance(model, bytes) else os.fspath(model)
         data = model if isinstance(model, bytes) else _read(Path(model))
-        cuda = device != "cpu" and cuda_devices() > 0
-        if device == "cuda" and not cuda:
-            raise NstError("no CUDA device is available: use --device cpu, or check nvidia-smi")
-        session = self._open(data, "cuda" if cuda else "cpu", threads)
-        self._session: onnxruntime.InferenceSession | None = session
-        self.provider: str = session.get_providers()[0]
-        if device == "cuda" and self.provider != _PROVIDERS["cuda"]:
-            raise NstError(
-                "ONNX Runtime's CUDA provider does not load: install onnxruntime-gpu with its CUDA "
-                "libraries, or use --device cpu"
-            )
-        self._check_signature(session)
+        session, self.provider, self.notes = open_session(
+            data, self._name, provider, threads, self._probe
+        )
+        self.signature = self._read_signature(session)
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
+        self._run_session: _Runner | None = (
+            _BoundRunner(session) if self.provider in ("cuda", "tensorrt") else _Runner(session)
+        )
 
     @property
     def name(self) -> str:
         """The style's title, or the file's name where it has none."""
         return self.metadata.get("title") or Path(self._name).stem
+
+    @property
+    def precision(self) -> str:
+        """`fp32`, `fp16`, `int8`, or `unknown` for a file of another maker."""
+        return self.metadata.get("precision", "unknown")
 
     def __call__(self, image: Array, strength: float = 1.0) -> Array:
         """Repaint.
@@ -89,15 +92,15 @@ class Stylizer:
             )
         if strength == 0:
             return image.copy()
-        stylized = self._run(np.ascontiguousarray(batch))
+        stylized = self._repaint(np.ascontiguousarray(batch))
         if strength < 1:
             blend = cv2.addWeighted(stylized, strength, batch, 1 - strength, 0)
             stylized = np.asarray(blend, np.uint8)
         return stylized[0] if single else stylized
 
     def close(self) -> None:
-        """Release the session and its memory; calls fail from then on."""
-        self._session = None
+        """Release the session and its memory; calls fail from then on, those under way finish."""
+        self._run_session = None
 
     def __enter__(self) -> Stylizer:
         return self
@@ -110,53 +113,76 @@ class Stylizer:
     ) -> None:
         self.close()
 
-    def _run(self, batch: Array) -> Array:
-        if self._session is None:
+    def _repaint(self, batch: Array) -> Array:
+        run = self._run_session  # another thread may close us meanwhile
+        if run is None:
             raise NstError(f"{self._name} is closed: make a new Stylizer")
         height, width = batch.shape[1:3]
         down, right = max(0, SMALLEST_SIDE - height), max(0, SMALLEST_SIDE - width)
         if down or right:
             batch = np.pad(batch, ((0, 0), (0, down), (0, right), (0, 0)), "edge")
         try:
-            stylized: Array = self._session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0]
+            stylized = _in_batches(run, self.signature, batch)
         except Exception as error:
             raise NstError(
                 f"{self._name} cannot repaint {width}×{height} pixels, is memory short? "
-                f"({_reason(error)})"
+                f"({reason(error)})"
             ) from error
         return stylized[:, :height, :width]
 
-    def _open(self, data: bytes, device: str, threads: int) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # failures are raised, and what is raised we report
-        providers = [_PROVIDERS["cpu"]]
-        if device == "cuda":
-            providers.insert(0, _PROVIDERS["cuda"])
-        try:
-            # ONNX Runtime prints to the standard output, where a picture may be on its way.
-            with contextlib.redirect_stdout(io.StringIO()):
-                if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
-                    onnxruntime.preload_dlls()
-                session = onnxruntime.InferenceSession(data, options, providers=providers)
-        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-            raise ModelError(
-                f"{self._name} is not an ONNX model that can be opened ({_reason(error)}): "
-                "train one with nst-train"
-            ) from error
-        session.disable_fallback()  # it would change the provider behind our back
-        return session
+    def _read_signature(self, session: onnxruntime.InferenceSession) -> Signature:
+        run = _Runner(session)
+        return read_signature(
+            self._name,
+            session.get_inputs(),
+            session.get_outputs(),
+            lambda signature, batch: run(signature, signature.encode(batch)),
+        )
 
-    def _check_signature(self, session: onnxruntime.InferenceSession) -> None:
-        inputs = [(i.name, i.type, len(i.shape)) for i in session.get_inputs()]
-        outputs = [(o.name, o.type, len(o.shape)) for o in session.get_outputs()]
-        if inputs != [(INPUT_NAME, "tensor(uint8)", 4)] or outputs != [
-            (OUTPUT_NAME, "tensor(uint8)", 4)
-        ]:
-            raise ModelError(
-                f"{self._name} is an ONNX model, but not one of nst (it must map uint8 'image' to "
-                "uint8 'stylized'): train one with nst-train"
-            )
+    def _probe(self, session: onnxruntime.InferenceSession) -> None:
+        """One small image: what a provider cannot compute fails here, not in the middle of work."""
+        signature = self._read_signature(session)
+        _in_batches(_Runner(session), signature, np.zeros((1, 64, 64, 3), np.uint8))
+
+
+class _Runner:
+    """A session that takes arrays and gives arrays."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+
+    def __call__(self, signature: Signature, x: NDArray[Any]) -> NDArray[Any]:
+        output: NDArray[Any] = self._session.run(
+            [signature.output_name], {signature.input_name: x}
+        )[0]
+        return output
+
+
+class _BoundRunner(_Runner):
+    """A session on a GPU: the tensors there are kept and used again while the size stays."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        super().__init__(session)
+        self._lock = threading.Lock()  # one set of buffers
+        self._shape: tuple[int, ...] = ()
+
+    def __call__(self, signature: Signature, x: NDArray[Any]) -> NDArray[Any]:
+        if not signature.native:
+            return super().__call__(signature, x)
+        with self._lock:
+            if x.shape != self._shape:
+                make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+                self._shape = ()
+                self._input = make(x.shape, np.uint8, "cuda", 0)
+                self._output = make(x.shape, np.uint8, "cuda", 0)
+                self._binding = self._session.io_binding()
+                self._binding.bind_ortvalue_input(signature.input_name, self._input)
+                self._binding.bind_ortvalue_output(signature.output_name, self._output)
+                self._shape = x.shape
+            self._input.update_inplace(x)
+            self._session.run_with_iobinding(self._binding)
+            output: NDArray[Any] = self._output.numpy()
+            return output
 
 
 def check_strength(strength: float, quality: int = 95) -> None:
@@ -165,22 +191,22 @@ def check_strength(strength: float, quality: int = 95) -> None:
     check_number("quality", quality, least=1, most=100)
 
 
-def cuda_devices() -> int:
-    """How many CUDA devices the driver sees; 0 without a driver. Loads no CUDA library."""
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-        count = ctypes.c_int()
-        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-            return 0
-    except (OSError, AttributeError):
-        return 0
-    return count.value
-
-
-def _reason(error: Exception) -> str:
-    """The telling part of ONNX Runtime's message: its last line, less the error's codes."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1].rpartition(" : ")[2][:200].rstrip(".")
+def _in_batches(
+    run: Callable[[Signature, NDArray[Any]], NDArray[Any]], signature: Signature, batch: Array
+) -> Array:
+    """Repaint uint8 [N, H, W, 3] in batches that the model takes."""
+    if signature.native:
+        return run(signature, batch)
+    size = batch.shape[1:3]
+    if signature.batch is None:
+        return signature.decode(run(signature, signature.encode(batch)), size)
+    done = []
+    for start in range(0, len(batch), signature.batch):
+        part = batch[start : start + signature.batch]
+        missing = signature.batch - len(part)
+        full = np.concatenate([part, np.repeat(part[-1:], missing, 0)])
+        done.append(signature.decode(run(signature, signature.encode(full)), size)[: len(part)])
+    return np.concatenate(done)
 
 
 def _read(path: Path) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
+
+Norm = Literal["instance", "batch"]
 
 
 @dataclass(frozen=True)
@@ -14,15 +16,19 @@ class TransformerConfig:
     Args:
         width: channels of the first convolution; the residual blocks have four times as many.
         blocks: number of residual blocks.
+        norm: `instance` (Ulyanov et al. 2016), or `batch`, which folds into the convolutions.
     """
 
     width: int = 32
     blocks: int = 5
+    norm: Norm = "instance"
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        for name, value in (("width", self.width), ("blocks", self.blocks)):
             if type(value) is not int or not 1 <= value <= 1024:
                 raise ValueError(f"{name} of the network is {value!r}: give a number of 1 to 1024")
+        if self.norm not in get_args(Norm):
+            raise ValueError(f"norm of the network is {self.norm!r}: choose instance or batch")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from nst.models.config import Norm
+
+_NORMS = {
+    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    "batch": nn.BatchNorm2d,
+}
+
 
 class ConvLayer(nn.Sequential):
-    """Reflection padding, convolution, and optionally instance normalisation and ReLU.
+    """Reflection padding, convolution, normalisation and, if wanted, ReLU.
 
     Reflection, because zeros at the edge would be painted as a frame.
     """
@@ -18,15 +25,13 @@ class ConvLayer(nn.Sequential):
         kernel: int,
         stride: int = 1,
         *,
-        norm: bool = True,
+        norm: Norm = "instance",
         relu: bool = True,
     ) -> None:
         convolution = nn.Conv2d(
-            inputs, outputs, kernel, stride, kernel // 2, padding_mode="reflect", bias=not norm
+            inputs, outputs, kernel, stride, kernel // 2, padding_mode="reflect", bias=False
         )
-        parts: list[nn.Module] = [convolution]
-        if norm:
-            parts.append(nn.InstanceNorm2d(outputs, affine=True))
+        parts: list[nn.Module] = [convolution, _NORMS[norm](outputs)]
         if relu:
             parts.append(nn.ReLU())
         super().__init__(*parts)
@@ -38,10 +43,11 @@ class ResidualBlock(nn.Module):
     Johnson et al. 2016, supplementary material, after Gross and Wilber.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Norm = "instance") -> None:
         super().__init__()
         self.body = nn.Sequential(
-            ConvLayer(channels, channels, 3), ConvLayer(channels, channels, 3, relu=False)
+            ConvLayer(channels, channels, 3, norm=norm),
+            ConvLayer(channels, channels, 3, norm=norm, relu=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +62,8 @@ class UpsampleLayer(nn.Sequential):
     (Odena et al. 2016).
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, norm: Norm = "instance") -> None:
         super().__init__(
-            nn.Upsample(scale_factor=2, mode="nearest"), ConvLayer(inputs, outputs, kernel)
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            ConvLayer(inputs, outputs, kernel, norm=norm),
         )

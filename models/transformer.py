@@ -26,17 +26,17 @@ class TransformerNet(nn.Module):
     def __init__(self, config: TransformerConfig | None = None) -> None:
         super().__init__()
         self.config = config or TransformerConfig()
-        width = self.config.width
+        width, norm = self.config.width, self.config.norm
         self.encoder = nn.Sequential(
-            ConvLayer(3, width, 9),
-            ConvLayer(width, 2 * width, 3, 2),
-            ConvLayer(2 * width, 4 * width, 3, 2),
+            ConvLayer(3, width, 9, norm=norm),
+            ConvLayer(width, 2 * width, 3, 2, norm=norm),
+            ConvLayer(2 * width, 4 * width, 3, 2, norm=norm),
         )
         self.residuals = nn.Sequential(
-            *(ResidualBlock(4 * width) for _ in range(self.config.blocks))
+            *(ResidualBlock(4 * width, norm) for _ in range(self.config.blocks))
         )
         self.decoder = nn.Sequential(
-            UpsampleLayer(4 * width, 2 * width, 3), UpsampleLayer(2 * width, width, 3)
+            UpsampleLayer(4 * width, 2 * width, 3, norm), UpsampleLayer(2 * width, width, 3, norm)
         )
         self.output = nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect")
 

@@ -6,11 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from nst.errors import UsageError
 
 Device = Literal["auto", "cpu", "cuda"]
+
+# Where a model repaints: an execution provider of ONNX Runtime (see `nst.infer.providers`).
+Provider = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"]
+PROVIDERS: tuple[str, ...] = get_args(Provider)
 
 VGG_LAYERS = tuple(
     f"relu{block}_{index}"

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from nst.errors import ExportError
-from nst.infer.session import INPUT_NAME, OUTPUT_NAME
+from nst.infer.signature import INPUT_NAME, OUTPUT_NAME
 from nst.models.layers import ConvLayer, ResidualBlock
 from nst.models.transformer import RIM, TransformerNet
 
@@ -38,7 +39,7 @@ class GraphBuilder:
 
     def constant(self, value: NDArray[Any] | np.float32) -> str:
         name = f"constant_{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.weights.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def reflect(self, x: str, pad: int) -> str:
@@ -67,13 +68,15 @@ class GraphBuilder:
             ExportError: a module that has no ONNX form here.
         """
         if isinstance(module, nn.Sequential):
-            for child in module:
-                x = self.module(x, child)
+            children = list(module)
+            for child, after in zip(children, [*children[1:], None], strict=True):
+                if isinstance(child, nn.Conv2d):
+                    x = self.conv(x, child, *fold(child, after))
+                elif not isinstance(child, nn.BatchNorm2d):  # it went into the convolution
+                    x = self.module(x, child)
             return x
         if isinstance(module, ResidualBlock):
             return self.add("Add", [x, self.module(x, module.body)])
-        if isinstance(module, nn.Conv2d):
-            return self.conv(x, module, module.weight, module.bias)
         if isinstance(module, nn.InstanceNorm2d):
             return self.instance_norm(x, module)
         if isinstance(module, nn.Upsample):
@@ -122,10 +125,11 @@ def transformer_graph(network: TransformerNet) -> onnx.ModelProto:
     assert isinstance(first, ConvLayer)
     convolution, *rest = first
     assert isinstance(convolution, nn.Conv2d)
-    weight = convolution.weight
+    weight, bias = fold(convolution, rest[0])
     shift = -weight.sum(dim=(1, 2, 3))  # the -1 of x / 127.5 - 1, seen through reflection padding
-    bias = shift if convolution.bias is None else convolution.bias + shift
-    x = graph.conv(x, convolution, weight / 127.5, bias)
+    x = graph.conv(x, convolution, weight / 127.5, shift if bias is None else bias + shift)
+    if isinstance(rest[0], nn.BatchNorm2d):
+        rest = rest[1:]
     for module in (*rest, *encoder, network.residuals, network.decoder):
         x = graph.module(x, module)
 
@@ -141,6 +145,21 @@ def transformer_graph(network: TransformerNet) -> onnx.ModelProto:
     x = graph.add("Slice", [x, starts, ends, axes])
     graph.add("Transpose", [x], OUTPUT_NAME, perm=[0, 2, 3, 1])
     return graph.build("TransformerNet")
+
+
+def fold(convolution: nn.Conv2d, after: nn.Module | None = None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a convolution, with a batch normalisation that follows it folded in.
+
+    That normalisation is taken in evaluation mode: with its running statistics.
+    """
+    weight, bias = convolution.weight, convolution.bias
+    if not isinstance(after, nn.BatchNorm2d):
+        return weight, bias
+    assert after.running_mean is not None
+    assert after.running_var is not None
+    scale = after.weight / torch.sqrt(after.running_var + after.eps)
+    mean = after.running_mean if bias is None else after.running_mean - bias
+    return weight * scale.view(-1, 1, 1, 1), after.bias - mean * scale
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:

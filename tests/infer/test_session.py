@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,13 +17,14 @@ from onnx import TensorProto, helper
 
 from nst.errors import ModelError, NstError, UsageError
 from nst.images import Array
-from nst.infer import session
+from nst.infer import providers, session
 from nst.infer.session import Stylizer
+from nst.infer.signature import Signature
 
 
 @pytest.fixture(scope="module")
 def stylizer(model_path: Path) -> Stylizer:
-    return Stylizer(model_path, device="cpu")
+    return Stylizer(model_path, provider="cpu")
 
 
 def test_repaints(stylizer: Stylizer, photograph: Array) -> None:
@@ -29,7 +34,7 @@ def test_repaints(stylizer: Stylizer, photograph: Array) -> None:
     assert stylized.dtype == np.uint8
     assert np.abs(stylized.astype(int) - photograph).mean() > 5
     np.testing.assert_array_equal(photograph, before)
-    assert stylizer.provider == "CPUExecutionProvider"
+    assert stylizer.provider == "cpu"
     assert stylizer.name == "Tiny"
 
 
@@ -102,43 +107,230 @@ def test_bad_files(tmp_path: Path) -> None:
             Stylizer(tmp_path / name)
 
 
+def save_model(path: Path, nodes: list[onnx.NodeProto], **tensors: tuple[int, list[Any]]) -> Path:
+    """A model whose first tensor is the input and whose last is the output: type and shape."""
+    names = list(tensors)
+    infos = [helper.make_tensor_value_info(name, *tensors[name]) for name in names]
+    graph = helper.make_graph(nodes, "g", infos[:-1], infos[-1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+FLOAT, HALF, BYTE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8
+FIRST: list[Any] = ["n", 3, "h", "w"]
+LAST: list[Any] = ["n", "h", "w", 3]
+
+
+def inverting(kind: int, white: float, black: float) -> list[onnx.NodeProto]:
+    """Nodes that invert pixels in a range of [black, white]."""
+    constants = {"white": white, "black": black, "sum": white + black}
+    return [
+        *(
+            helper.make_node(
+                "Constant", [], [name], value=helper.make_tensor(name, kind, [], [value])
+            )
+            for name, value in constants.items()
+        ),
+        helper.make_node("Clip", ["x", "black", "white"], ["inside"]),
+        helper.make_node("Sub", ["sum", "inside"], ["y"]),
+    ]
+
+
 @pytest.mark.parametrize(
-    ("kind", "names", "rank"),
+    ("kind", "shape", "white", "black", "pixels"),
     [
-        (TensorProto.FLOAT, ("image", "stylized"), 4),
-        (TensorProto.UINT8, ("input", "output"), 4),
-        (TensorProto.UINT8, ("image", "stylized"), 3),
+        (FLOAT, FIRST, 255.0, 0.0, "byte"),
+        (FLOAT, LAST, 255.0, 0.0, "byte"),
+        (HALF, FIRST, 255.0, 0.0, "byte"),
+        (FLOAT, FIRST, 1.0, 0.0, "unit"),
+        (FLOAT, FIRST, 1.0, -1.0, "signed"),
+        (FLOAT, [None] * 4, 255.0, 0.0, "byte"),
+        (FLOAT, [1, 3, 48, 64], 255.0, 0.0, "byte"),
+        (FLOAT, [2, 3, "h", "w"], 1.0, 0.0, "unit"),
     ],
 )
-def test_another_makers_model(tmp_path: Path, kind: int, names: tuple[str, str], rank: int) -> None:
-    x, y = (helper.make_tensor_value_info(n, kind, [None] * (rank - 1) + [3]) for n in names)
-    graph = helper.make_graph([helper.make_node("Identity", [names[0]], [names[1]])], "g", [x], [y])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(ModelError, match="not one of nst"):
-        Stylizer(tmp_path / "other.onnx")
+def test_models_of_other_makers(
+    tmp_path: Path, kind: int, shape: list[Any], white: float, black: float, pixels: str
+) -> None:
+    nodes = inverting(kind, white, black)
+    path = save_model(tmp_path / "other.onnx", nodes, x=(kind, shape), y=(kind, shape))
+    y, x = np.mgrid[:48, :64]
+    image = np.stack([4 * x, 5 * y, 2 * (x + y)], axis=2).astype(np.uint8)
+    with Stylizer(path, provider="cpu") as stylizer:
+        assert not stylizer.signature.native
+        assert stylizer.signature.pixels == pixels
+        assert stylizer.precision == "unknown"
+        assert stylizer.name == "other"
+        got = stylizer(image)
+        np.testing.assert_array_equal(got, 255 - image)
+        batch = stylizer(np.stack([image, image[::-1], image[:, ::-1]]))
+        np.testing.assert_array_equal(batch[2], 255 - image[:, ::-1])
+
+
+def test_another_makers_model_that_rounds_sizes_up(tmp_path: Path) -> None:
+    pads = helper.make_tensor("p", TensorProto.INT64, [8], [0, 0, 0, 0, 0, 0, 3, 2])
+    nodes = [
+        helper.make_node("Constant", [], ["pads"], value=pads),
+        helper.make_node("Pad", ["x", "pads"], ["y"]),
+    ]
+    shape = ["n", 3, "hh", "ww"]
+    path = save_model(tmp_path / "grows.onnx", nodes, x=(FLOAT, FIRST), y=(FLOAT, shape))
+    image = np.arange(40 * 50 * 3, dtype=np.uint8).reshape(40, 50, 3)
+    with Stylizer(path, provider="cpu") as stylizer:
+        np.testing.assert_array_equal(stylizer(image), image)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        (BYTE, ["n", "h", 3]),
+        (FLOAT, ["n", 1, "h", "w"]),
+        (TensorProto.INT64, FIRST),
+        (FLOAT, [5]),
+    ],
+)
+def test_a_model_that_maps_no_image(tmp_path: Path, kind: int, shape: list[Any]) -> None:
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    path = save_model(tmp_path / "other.onnx", nodes, x=(kind, shape), y=(kind, shape))
+    with pytest.raises(ModelError, match="maps no single RGB image"):
+        Stylizer(path, provider="cpu")
+
+
+def test_a_model_of_two_inputs(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Add", ["x", "z"], ["y"])]
+    tensors = dict.fromkeys("xzy", (FLOAT, FIRST))
+    path = save_model(tmp_path / "two.onnx", nodes, **tensors)
+    with pytest.raises(ModelError, match="maps no single RGB image"):
+        Stylizer(path, provider="cpu")
 
 
 def test_cuda_without_a_gpu(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "cuda_devices", lambda: 0)
-    with pytest.raises(NstError, match="--device cpu"):
-        Stylizer(model_path, device="cuda")
+    monkeypatch.setattr(providers, "cuda_devices", lambda: 0)
+    with pytest.raises(NstError, match="--provider cpu"):
+        Stylizer(model_path, provider="cuda")
     with Stylizer(model_path) as stylizer:
-        assert stylizer.provider == "CPUExecutionProvider"
+        assert stylizer.provider == "cpu"
+        assert stylizer.notes == ()
 
 
-@pytest.mark.skipif(session.cuda_devices() > 0, reason="a CUDA device is present")
-def test_a_cuda_provider_that_does_not_load_falls_back(
+@pytest.mark.skipif(providers.cuda_devices() > 0, reason="a CUDA device is present")
+def test_a_provider_that_does_not_load_gives_way_and_says_so(
     model_path: Path, monkeypatch: pytest.MonkeyPatch, photograph: Array
 ) -> None:
-    monkeypatch.setattr(session, "cuda_devices", lambda: 1)
+    monkeypatch.setattr(providers, "cuda_devices", lambda: 1)
+    monkeypatch.setattr(providers, "installed_providers", lambda: ("cuda", "cpu"))
     with Stylizer(model_path) as stylizer:
-        assert stylizer.provider == "CPUExecutionProvider"
+        assert stylizer.provider == "cpu"
         assert stylizer(photograph).shape == photograph.shape
+        (note,) = stylizer.notes
+        assert "cuda does not load" in note
     with pytest.raises(NstError, match="does not load"):
-        Stylizer(model_path, device="cuda")
+        Stylizer(model_path, provider="cuda")
 
 
-def test_unknown_device(model_path: Path) -> None:
+def test_a_provider_that_fails_on_the_model_gives_way(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opens, and cannot compute: found out by the probe, not in the middle of work."""
+    opened = providers._open
+
+    def on_the_cpu(data: bytes, _name: str, threads: int) -> Any:
+        return opened(data, "cpu", threads)
+
+    def probe(*_: object) -> None:
+        raise RuntimeError("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : no such kernel")
+
+    monkeypatch.setattr(providers, "_open", on_the_cpu)
+    monkeypatch.setattr(providers, "installed_providers", lambda: ("openvino", "cpu"))
+    with Stylizer(model_path) as stylizer:
+        assert stylizer.provider == "openvino"
+    monkeypatch.setattr(Stylizer, "_probe", probe)
+    with Stylizer(model_path) as stylizer:
+        assert stylizer.provider == "cpu"
+        assert "no such kernel" in stylizer.notes[0]
+
+
+def test_unknown_and_missing_providers(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="tpu"):
-        Stylizer(model_path, device="tpu")  # type: ignore[arg-type]
+        Stylizer(model_path, provider="tpu")  # type: ignore[arg-type]
+    monkeypatch.setattr(providers, "installed_providers", lambda: ("cpu",))
+    with pytest.raises(NstError, match="pip install onnxruntime-openvino"):
+        Stylizer(model_path, provider="openvino")
+
+
+def test_threads_share_a_stylizer(stylizer: Stylizer, photograph: Array) -> None:
+    images = [np.roll(photograph, 7 * i, 1) for i in range(12)]
+    expected = [stylizer(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        for got, want in zip(pool.map(stylizer, images), expected, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_closing_lets_the_others_finish(model_path: Path, photograph: Array) -> None:
+    stylizer = Stylizer(model_path, provider="cpu")
+    big = np.tile(photograph, (4, 4, 1))
+    expected = stylizer(big)
+    begun = threading.Event()
+
+    def work() -> Array:
+        begun.set()
+        return stylizer(big)
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        begun.wait()
+        with contextlib.suppress(NstError):  # it may have come too late
+            np.testing.assert_array_equal(future.result(), expected)
+        stylizer.close()
+    with pytest.raises(NstError, match="closed"):
+        stylizer(big)
+
+
+class FakeValue:
+    """An OrtValue whose device memory is an array."""
+
+    made = 0
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.array = np.zeros(shape, np.uint8)
+
+    @classmethod
+    def ortvalue_from_shape_and_type(cls, shape: tuple[int, ...], *_: object) -> FakeValue:
+        cls.made += 1
+        return cls(shape)
+
+    def update_inplace(self, array: Array) -> None:
+        assert array.shape == self.array.shape
+        self.array[:] = array
+
+    def numpy(self) -> Array:
+        return self.array.copy()
+
+
+class FakeSession:
+    """A session with I/O binding that inverts its input."""
+
+    def io_binding(self) -> FakeSession:
+        return self
+
+    def bind_ortvalue_input(self, _name: str, value: FakeValue) -> None:
+        self.x = value
+
+    def bind_ortvalue_output(self, _name: str, value: FakeValue) -> None:
+        self.y = value
+
+    def run_with_iobinding(self, binding: FakeSession) -> None:
+        binding.y.array[:] = 255 - binding.x.array
+
+
+def test_buffers_on_a_gpu_are_kept_while_the_size_stays(
+    monkeypatch: pytest.MonkeyPatch, photograph: Array
+) -> None:
+    monkeypatch.setattr(session.onnxruntime, "OrtValue", FakeValue)
+    run = session._BoundRunner(FakeSession())  # type: ignore[arg-type]
+    for image, made in ((photograph, 2), (photograph[::-1], 2), (photograph[:40], 4)):
+        batch = np.ascontiguousarray(image[None])
+        np.testing.assert_array_equal(run(Signature(), batch), 255 - batch)
+        assert FakeValue.made == made

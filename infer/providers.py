@@ -1,0 +1,179 @@
+"""ONNX Runtime's execution providers: which are installed, which really load, what brings more."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import onnxruntime
+
+from nst.config import PROVIDERS, Provider
+from nst.errors import ModelError, NstError, UsageError
+
+
+@dataclass(frozen=True)
+class ProviderKind:
+    """One execution provider.
+
+    Attributes:
+        full_name: ONNX Runtime's name for it.
+        hardware: what it computes on.
+        install: how to get it, and what must be there.
+        options: handed to ONNX Runtime.
+    """
+
+    full_name: str
+    hardware: str
+    install: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+KINDS: dict[str, ProviderKind] = {
+    "cuda": ProviderKind(
+        "CUDAExecutionProvider",
+        "NVIDIA GPUs",
+        "pip install 'onnxruntime-gpu[cuda,cudnn]', and an NVIDIA driver",
+        # Tensor cores want channels last; the provider then keeps the whole graph in that layout.
+        {"prefer_nhwc": "1"},
+    ),
+    "tensorrt": ProviderKind(
+        "TensorrtExecutionProvider",
+        "NVIDIA GPUs, an engine built for each model and size",
+        "pip install onnxruntime-gpu tensorrt-cu13, and an NVIDIA driver",
+        {"trt_fp16_enable": "1", "trt_engine_cache_enable": "0"},
+    ),
+    "openvino": ProviderKind(
+        "OpenVINOExecutionProvider",
+        "Intel CPUs and GPUs",
+        "pip uninstall onnxruntime-gpu, then pip install onnxruntime-openvino",
+        {"device_type": "CPU"},
+    ),
+    "coreml": ProviderKind(
+        "CoreMLExecutionProvider",
+        "Apple's GPU and neural engine",
+        "pip install onnxruntime (on macOS)",
+        {"ModelFormat": "MLProgram", "MLComputeUnits": "ALL"},
+    ),
+    "directml": ProviderKind(
+        "DmlExecutionProvider",
+        "any GPU under Windows",
+        "pip uninstall onnxruntime-gpu, then pip install onnxruntime-directml (on Windows)",
+    ),
+    "cpu": ProviderKind("CPUExecutionProvider", "the CPU", "always there"),
+}
+
+# What `auto` tries. OpenVINO and DirectML come only in packages of their own, so whoever has them
+# wants them. TensorRT builds engines for minutes and CoreML comes unasked: both by name only.
+AUTO = ("cuda", "openvino", "directml", "cpu")
+
+
+def installed_providers() -> tuple[str, ...]:
+    """The providers of this ONNX Runtime, by our names, whether or not they load."""
+    available = set(onnxruntime.get_available_providers())
+    return tuple(name for name, kind in KINDS.items() if kind.full_name in available)
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices the driver sees; 0 without a driver. Loads no CUDA library."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        count = ctypes.c_int()
+        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+            return 0
+    except (OSError, AttributeError):
+        return 0
+    return count.value
+
+
+def open_session(
+    data: bytes,
+    name: str,
+    provider: Provider = "auto",
+    threads: int = 0,
+    probe: Callable[[onnxruntime.InferenceSession], object] = lambda _: None,
+) -> tuple[onnxruntime.InferenceSession, str, tuple[str, ...]]:
+    """A session on the asked-for provider, or on the first of `AUTO` that works.
+
+    Args:
+        data: the ONNX file's bytes.
+        name: of the model, for messages.
+        threads: of the CPU provider; 0 for one a core.
+        probe: runs a session once; a provider other than the CPU's on which that fails does not
+            count as working.
+
+    Returns:
+        The session, our name of its provider, and a line for each provider that failed before.
+
+    Raises:
+        UsageError: no provider has that name. ModelError: `data` is no ONNX model.
+        NstError: the provider that was asked for is not installed, or does not load.
+    """
+    if provider not in PROVIDERS:
+        raise UsageError(f"provider is {provider!r}: choose one of {', '.join(PROVIDERS)}")
+    installed = installed_providers()
+    if provider != "auto" and provider not in installed:
+        raise NstError(
+            f"the provider {provider} is not installed: {KINDS[provider].install}; "
+            "or use --provider auto"
+        )
+    wanted = AUTO if provider == "auto" else (provider,)
+    notes = []
+    for candidate in wanted:
+        if candidate not in installed or candidate == "cpu":
+            continue
+        if candidate in ("cuda", "tensorrt") and cuda_devices() == 0:
+            if provider != "auto":
+                raise NstError(
+                    f"no CUDA device is available for {provider}: use --provider cpu, "
+                    "or check nvidia-smi"
+                )
+            continue
+        try:
+            session = _open(data, candidate, threads)
+            probe(session)
+        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            why = f"the provider {candidate} does not load ({reason(error)})"
+            if provider != "auto":
+                raise NstError(f"{why}: see nst info, or use --provider cpu") from error
+            notes.append(f"{why}, going on without it: see nst info")
+            continue
+        return session, candidate, tuple(notes)
+    try:
+        return _open(data, "cpu", threads), "cpu", tuple(notes)
+    except Exception as error:
+        raise ModelError(
+            f"{name} is not an ONNX model that can be opened ({reason(error)}): "
+            "train one with nst-train"
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """The telling part of ONNX Runtime's message: its last line, less the error's codes."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].rpartition(" : ")[2][:200].rstrip(".")
+
+
+def _open(data: bytes, name: str, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # failures are raised, and what is raised we report
+    if name == "directml":  # as its documentation demands
+        options.enable_mem_pattern = False
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    stack = {"tensorrt": ("tensorrt", "cuda")}.get(name, (name,))
+    providers = [(KINDS[part].full_name, dict(KINDS[part].options)) for part in (*stack, "cpu")]
+    if name == "cpu":
+        providers = providers[:1]
+    # ONNX Runtime prints to the standard output, where a picture may be on its way.
+    with contextlib.redirect_stdout(io.StringIO()):
+        if name in ("cuda", "tensorrt") and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
+        session = onnxruntime.InferenceSession(data, options, providers=providers)
+    session.disable_fallback()  # it would change the provider behind our back
+    if session.get_providers()[0] != KINDS[name].full_name:
+        raise RuntimeError("its libraries are missing or of another version")
+    return session
