@@ -16,10 +16,10 @@ from nst.config import OptimizeConfig
 from nst.devices import memory_advice, pick_device
 from nst.errors import NstError, UsageError
 from nst.images import Array, load_image, resize_image, resize_long, resize_short
+from nst.lbfgs import BoxLBFGS
 from nst.losses import PerceptualLoss
 from nst.tensors import to_image, to_tensor
 
-ASTRAY = 10  # times the best loss
 SMALLEST_SIDE = 32  # VGG halves four times before its last layers
 
 
@@ -30,9 +30,9 @@ class OptimizeProgress:
     Attributes:
         step, steps: counted over all sizes, from 1.
         size: (height, width) now at work.
-        content_loss, style_loss, tv_loss, total_loss: weighted, before this step's move.
+        content_loss, style_loss, tv_loss, total_loss: weighted, of the best image so far.
         seconds_left: at this size, as estimated now.
-        image: a function that renders the present state, HWC uint8 RGB.
+        image: a function that renders the best image so far, HWC uint8 RGB.
     """
 
     step: int
@@ -51,12 +51,16 @@ def optimize(
     styles: Sequence[Array],
     config: OptimizeConfig | None = None,
     callback: Callable[[OptimizeProgress], None] | None = None,
+    objective: PerceptualLoss | None = None,
 ) -> Array:
     """Repaint `content` by gradient descent on its pixels (Gatys et al. 2016, section 2.3).
+
+    Pixels stay within [0, 255] at every step, and a step is one evaluation of the losses.
 
     Args:
         content, styles: HWC uint8 RGB.
         callback: called at every step. Ctrl-C (KeyboardInterrupt) ends the run with what there is.
+        objective: one that stands ready for `styles` and `config` on the device; it saves time.
 
     Returns:
         HWC uint8 RGB at the last of `config.sizes` (the long side), or at the content's own size.
@@ -74,11 +78,12 @@ def optimize(
     if min(images[0].shape[:2]) < SMALLEST_SIDE:
         height, width = images[0].shape[:2]
         raise UsageError(f"{width}×{height} pixels are too few: the short side needs 32 or more")
-    objective = PerceptualLoss(
-        [to_tensor(resize_short(s, config.objective.style_size)).to(device) for s in styles],
-        config.style_weights,
-        config.objective,
-    )
+    if objective is None:
+        objective = PerceptualLoss(
+            [to_tensor(resize_short(s, config.objective.style_size)).to(device) for s in styles],
+            config.style_weights,
+            config.objective,
+        )
     pixels = _start(config, images[0]).to(device)
     try:
         for index, image in enumerate(images):
@@ -118,67 +123,63 @@ def _descend(
     targets = objective.content_features(content)
     terms: list[float] = []
 
-    def closure() -> float:
-        pixels.grad = None
-        losses = objective(pixels, targets)
+    def function(x: Tensor) -> tuple[float, Tensor]:
+        x = x.detach().clone().requires_grad_(True)
+        losses = objective(x, targets)
         losses.total_loss.sum().backward()
         values = (losses.content_loss, losses.style_loss, losses.tv_loss, losses.total_loss)
         terms[:] = torch.stack(values).detach()[:, 0].tolist()
-        return terms[-1]
+        assert x.grad is not None
+        return terms[-1], x.grad
 
-    pixels.requires_grad_(True)
-    optimizer, fresh = _optimizer(pixels, config), True
-    best, best_loss = pixels.detach().clone(), math.inf
-    first_move = 3.0
+    lbfgs = config.optimizer == "lbfgs"
+    descent = BoxLBFGS(pixels, function) if lbfgs else _Adam(pixels, function, config.learning_rate)
+    if not math.isfinite(descent.loss):
+        raise NstError("the losses are not finite: lower the weights")
+    kept = list(terms)
     started = time.monotonic()
     try:
         for step in range(1, config.iterations + 1):
-            if config.optimizer == "lbfgs":
-                # torch's first step moves all pixels together by `lr`: three levels each, lest
-                # ten iterations go by before anything moves. Then full steps.
-                optimizer.param_groups[0]["lr"] = first_move * pixels.numel() if fresh else 1.0
-            here = pixels.detach().clone()
-            optimizer.step(closure)
-            fresh = False
-            if terms[-1] < best_loss:
-                best, best_loss = here, terms[-1]
-            elif not terms[-1] < ASTRAY * best_loss:
-                if best_loss == math.inf:
-                    raise NstError("the losses are not finite: lower the weights")
-                # Without a line search L-BFGS jumps astray now and then. Small jumps it mends by
-                # itself; after a great one, back to the best, and more carefully from there.
-                pixels.data.copy_(best)
-                optimizer, fresh = _optimizer(pixels, config), True
-                first_move /= 8
+            descent.step()
+            if terms[-1] == descent.loss:  # not a try that was taken back
+                kept = list(terms)
             if callback is not None:
-                total = config.iterations * rounds
                 pace = (time.monotonic() - started) / step
-                content_loss, style_loss, tv_loss, total_loss = terms
+                content_loss, style_loss, tv_loss, total_loss = kept
                 callback(
                     OptimizeProgress(
                         step=before + step,
-                        steps=total,
+                        steps=config.iterations * rounds,
                         size=(pixels.shape[-2], pixels.shape[-1]),
                         content_loss=content_loss,
                         style_loss=style_loss,
                         tv_loss=tv_loss,
                         total_loss=total_loss,
                         seconds_left=pace * (config.iterations - step),
-                        image=lambda: to_image(pixels),
+                        image=lambda: to_image(descent.x),
                     )
                 )
     finally:
-        with torch.no_grad():
-            last = float(objective(pixels, targets).total_loss.sum())
-        if not last <= best_loss:
-            pixels.data.copy_(best)
-        pixels.requires_grad_(False)
+        pixels.copy_(descent.x)
 
 
-def _optimizer(pixels: Tensor, config: OptimizeConfig) -> torch.optim.Optimizer:
-    if config.optimizer == "adam":
-        return torch.optim.Adam([pixels], lr=config.learning_rate)
-    # One evaluation a step, as in Gatys's own code; the history lives across steps.
-    return torch.optim.LBFGS(
-        [pixels], max_iter=1, history_size=50, tolerance_grad=0, tolerance_change=0
-    )
+class _Adam:
+    """Adam inside [0, 255]; `x` is the best that was seen, `loss` its loss."""
+
+    def __init__(
+        self, x: Tensor, function: Callable[[Tensor], tuple[float, Tensor]], learning_rate: float
+    ) -> None:
+        self.x = x.clamp_(0, 255).clone()
+        self._function = function
+        self._now = x.clone()
+        self._adam = torch.optim.Adam([self._now], lr=learning_rate)
+        self.loss, self._gradient = function(x)
+
+    def step(self) -> None:
+        self._now.grad = self._gradient
+        self._adam.step()
+        self._now.clamp_(0, 255)
+        loss, self._gradient = self._function(self._now)
+        if loss < self.loss:
+            self.loss = loss
+            self.x.copy_(self._now)

@@ -32,8 +32,10 @@ def test_lbfgs_brings_the_loss_down(photograph: Array, style: Array) -> None:
     assert image.shape == photograph.shape
     assert image.dtype == np.uint8
     assert [p.step for p in seen] == list(range(1, 31))
-    assert seen[0].content_loss == pytest.approx(0, abs=1)
-    assert seen[-1].total_loss < 0.25 * seen[0].total_loss
+    assert seen[0].content_loss > 0
+    assert seen[-1].total_loss < 0.3 * seen[0].total_loss
+    totals = [p.total_loss for p in seen]
+    assert totals == sorted(totals, reverse=True)
     for p in seen:
         assert p.total_loss == pytest.approx(p.content_loss + p.style_loss + p.tv_loss, rel=1e-4)
 
@@ -41,6 +43,8 @@ def test_lbfgs_brings_the_loss_down(photograph: Array, style: Array) -> None:
 def test_adam_brings_the_loss_down(photograph: Array, style: Array) -> None:
     _, seen = run(photograph, style, iterations=20, optimizer="adam", learning_rate=5.0)
     assert seen[-1].total_loss < 0.6 * seen[0].total_loss
+    totals = [p.total_loss for p in seen]
+    assert totals == sorted(totals, reverse=True)
 
 
 def test_noise_start_depends_on_the_seed_alone(photograph: Array, style: Array) -> None:
