@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TRAIN_PACKAGES = frozenset({"torch", "torchvision", "onnx", "safetensors"})
+TRAIN_PACKAGES = frozenset(
+    {"torch", "torchvision", "onnx", "safetensors", "matplotlib", "platformdirs"}
+)
 
 
 class NstError(Exception):

@@ -21,11 +21,16 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["NST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def photograph() -> Array:
     """A photograph that training never sees, 96 × 128."""
     from nst.images import resize_image
-    from nst.train.data import held_out
+    from nst.photographs import held_out
 
     return resize_image(held_out()[0], (96, 128))
 

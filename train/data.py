@@ -5,7 +5,6 @@ The n-th crop is a pure function of the seed and n, whichever thread prepares it
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import threading
@@ -18,8 +17,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nst.errors import ImageError, MissingExtraError, NstError
+from nst.errors import ImageError, NstError
 from nst.images import READ_SUFFIXES, Array, load_image, resize_short
+from nst.photographs import HELD_OUT_PHOTOGRAPHS as HELD_OUT_PHOTOGRAPHS
+from nst.photographs import SMALLEST_SIDE, packaged
+from nst.photographs import held_out as held_out
 
 Random = np.random.Generator
 
@@ -38,19 +40,13 @@ GREY_PHOTOGRAPHS = (
     "skimage/data/grass.png",
     "skimage/data/gravel.png",
 )
-HELD_OUT_PHOTOGRAPHS = ("skimage/data/chelsea.png", "skimage/data/coffee.png")
 
-SMALLEST_SIDE = 64  # smaller files are icons, not photographs
 ZOOM = 1.3  # a photograph's short side spans 1 to 1.3 full crops
 PHOTOGRAPHS = 0.5  # share among the built-in content; the rest are drawn scenes
 COLORED = 0.85  # share of colour photographs among those; grey ones are close-ups of textures
 SCENES = 256  # drawn scenes kept; each is cropped, turned and tinted anew
 CACHE_BYTES = 2 << 30
-
-
-def held_out() -> list[Array]:
-    """Photographs that no training ever sees, HWC uint8 RGB."""
-    return [load_image(_packaged(name)) for name in HELD_OUT_PHOTOGRAPHS]
+CALIBRATION_IMAGES, CALIBRATION_SIDE = 16, 256
 
 
 class BuiltinContent:
@@ -61,7 +57,7 @@ class BuiltinContent:
         self.skipped: dict[Path, str] = {}
         short = math.ceil(side * ZOOM)
         self._colored, self._grey = (
-            [resize_short(load_image(_packaged(name)), short) for name in names]
+            [resize_short(load_image(packaged(name)), short) for name in names]
             for names in (TRAINING_PHOTOGRAPHS, GREY_PHOTOGRAPHS)
         )
         self._scenes: dict[int, Array] = {}
@@ -175,6 +171,16 @@ class FolderContent:
 
 
 Content = BuiltinContent | FolderContent
+
+
+def open_content(folder: Path | None, seed: int = 0, side: int = 256) -> Content:
+    """The images of a folder, or the built-in ones for None."""
+    return BuiltinContent(seed, side) if folder is None else FolderContent(folder, seed, side)
+
+
+def calibration_images(content: Content) -> list[Array]:
+    """The images on which an int8 export finds its ranges, HWC uint8 RGB."""
+    return [content.crop(index, CALIBRATION_SIDE) for index in range(CALIBRATION_IMAGES)]
 
 
 def batches(
@@ -309,16 +315,3 @@ def _paste(scene: Array, outline: NDArray[np.int32], photographs: list[Array], r
 
 def _photograph_patch(photographs: list[Array], side: int, rng: Random) -> Array:
     return random_crop(photographs[rng.integers(len(photographs))], side, side, rng)
-
-
-def _packaged(name: str) -> Path:
-    """A file inside an installed package, found without importing the package."""
-    package, _, rest = name.partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        project = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
-        raise MissingExtraError(
-            f"the built-in photographs come with the package {project}: "
-            "install it with  pip install 'nst[train]'"
-        )
-    return Path(spec.origin).parent / rest

@@ -1,0 +1,48 @@
+"""Results that cost minutes are kept on disk, by the hash of what they were made from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from nst.errors import NstError
+from nst.files import replacing
+from nst.images import Array
+
+
+def cache_folder() -> Path:
+    """Where nst keeps what it can make again: `$NST_CACHE`, or the user's cache folder."""
+    return Path(os.environ.get("NST_CACHE") or platformdirs.user_cache_dir("nst", appauthor=False))
+
+
+def content_hash(*parts: Array | str) -> str:
+    """One name for all that a result depends on: pixels with their shape, and texts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            digest.update(f"text {len(part)} {part}".encode())
+        else:
+            digest.update(f"pixels {part.shape} {part.dtype}".encode())
+            digest.update(part.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def read_cached(kind: str, key: str) -> dict[str, Any] | None:
+    """What `write_cached` kept; None where there is nothing, or nothing that can be read."""
+    try:
+        found = json.loads((cache_folder() / kind / f"{key}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_cached(kind: str, key: str, value: dict[str, Any]) -> None:
+    """Keep `value`, JSON-ready. A cache that can't be written costs time, not the result."""
+    with contextlib.suppress(NstError), replacing(cache_folder() / kind / f"{key}.json") as beside:
+        beside.write_text(json.dumps(value))
