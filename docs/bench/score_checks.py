@@ -1,0 +1,44 @@
+"""Is `nst score` right? The optimiser's own images, and an image left as it is, scored as a model.
+
+    python docs/bench/score_checks.py --style STYLE.jpg --content DIR [--iterations 50]
+
+Prints what each is worth; asked for: identity below 1, the optimiser's images within 5 % of the
+iterations that made them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import nst
+from nst.devices import pick_device
+from nst.images import Array, load_style
+from nst.photographs import load_photographs
+from nst.train.score import build_objective, score, squares
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--style", type=Path, required=True)
+parser.add_argument("--content", type=Path, required=True)
+parser.add_argument("--iterations", type=int, nargs="+", default=[50])
+arguments = parser.parse_args()
+
+device = pick_device("auto")
+styles = [load_style(arguments.style)]
+photographs, _ = load_photographs([arguments.content])
+objective = build_objective(styles, (), nst.ObjectiveConfig(), device)
+
+result = score(lambda image: image, photographs, styles, objective)
+print(f"identity: {result.words()}")
+for iterations in arguments.iterations:
+    config = nst.OptimizeConfig(iterations=iterations, sizes=(), device=device.type)
+    images: dict[bytes, Array] = {
+        photograph.tobytes(): nst.optimize(photograph, styles, config, objective=objective)
+        for photograph in squares(photographs)
+    }
+
+    def optimized(image: Array, images: dict[bytes, Array] = images) -> Array:
+        return images[image.tobytes()]
+
+    result = score(optimized, photographs, styles, objective)
+    print(f"{iterations} iterations of the optimiser: {result.worth:.2f} ± {result.spread:.2f}")

@@ -1,0 +1,168 @@
+"""`nst score`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nst.cli import DeviceOption, StyleOption, StyleWeightsOption, numbers
+from nst.config import check_number
+from nst.console import Debug, command, fail, progress_bar, say, thousands
+from nst.errors import UsageError, needs_extra
+from nst.files import check_writable
+from nst.infer.cli import ProviderOption, ThreadsOption
+
+if TYPE_CHECKING:
+    from nst.train.score import Score, ScoreProgress
+
+SHOWN = (0, 5, 10, 25, 50, 100, 200, 500, 1000)  # iterations of the curve that are printed
+MOST_ITERATIONS = 1000
+
+
+def register(app: typer.Typer) -> None:
+    """Add `nst score` to the command."""
+    app.command("score")(score_command)
+
+
+@command
+def score_command(
+    model: Annotated[Path, typer.Argument(help="Model to judge, an .onnx file.")],
+    style: StyleOption,
+    content: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder or files of photographs; repeatable. Default: two built-in."),
+    ] = None,
+    iterations: Annotated[
+        int, typer.Option(help="Of the optimiser, at most: how far its curve is drawn.")
+    ] = 100,
+    style_weights: StyleWeightsOption = "",
+    content_weight: Annotated[
+        float | None, typer.Option(help="Weight of the content loss. Default: the training's.")
+    ] = None,
+    style_weight: Annotated[
+        float | None, typer.Option(help="Weight of the style loss. Default: the training's.")
+    ] = None,
+    tv_weight: Annotated[
+        float | None, typer.Option(help="Weight of total variation. Default: the training's.")
+    ] = None,
+    style_size: Annotated[
+        int | None, typer.Option(help="Short side of the style image. Default: the training's.")
+    ] = None,
+    vgg: Annotated[
+        str | None, typer.Option("--vgg", help="VGG-19 weights. Default: the training's.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture to write, as score.png: curve and model.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: DeviceOption = "auto",
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = 0,
+    debug: Debug = False,
+) -> None:
+    """Tell how good a model is: worth how many iterations of Gatys's optimiser?
+
+    Its losses on photographs are compared with the optimiser's curve on the same photographs,
+    under the objective that it was trained for. Curves are kept, so a second time is quick.
+    """
+    check_number("iterations", iterations, least=1, most=MOST_ITERATIONS)
+    if plot is not None:
+        if plot.suffix.lower() != ".png":
+            raise UsageError(f"--plot {plot} is no PNG file: name one, as score.png")
+        check_writable(plot)
+    with needs_extra("nst score"):
+        from nst.devices import pick_device
+        from nst.images import load_style
+        from nst.infer.session import Stylizer
+        from nst.photographs import held_out, load_photographs
+        from nst.train.score import build_objective, score, trained_objective
+
+    styles = [load_style(path) for path in style]
+    photographs, skipped = load_photographs(content) if content else (held_out(), [])
+    for error in skipped:
+        fail(error)
+    with (
+        Stylizer(model, provider=provider, threads=threads) as stylizer,
+        progress_bar() as bar,
+    ):
+        for note in stylizer.notes:
+            say(f"note: {note}")
+        _check_style(model, stylizer.metadata, style)
+        config, weights = trained_objective(stylizer.metadata)
+        given = {
+            "content_weight": content_weight,
+            "style_weight": style_weight,
+            "tv_weight": tv_weight,
+            "style_size": style_size,
+            "vgg": vgg,
+        }
+        config = replace(config, **{k: v for k, v in given.items() if v is not None})
+        weights = numbers("--style-weights", style_weights) or weights
+        if len(weights) != len(styles) and not style_weights:
+            weights = ()
+        objective = build_objective(styles, weights, config, pick_device(device))
+        task = bar.add_task("scoring", total=1.0)
+
+        def report(progress: ScoreProgress) -> None:
+            done = progress.photograph - 1 + progress.iteration / progress.iterations
+            bar.update(task, completed=done / progress.photographs)
+
+        result = score(
+            stylizer,
+            photographs,
+            styles,
+            objective,
+            style_weights=weights,
+            iterations=iterations,
+            callback=report,
+        )
+    if plot is not None:
+        with needs_extra("nst score --plot"):
+            from nst.train.score_plot import plot_score
+
+        plot_score(result, stylizer.name, plot)
+        say(f"plot     {plot}")
+    if as_json:
+        print(
+            json.dumps({"model": str(model), "style": [str(s) for s in style], **result.to_dict()})
+        )
+    else:
+        print(_table(result, stylizer.name))
+
+
+def _check_style(model: Path, metadata: dict[str, str], style: list[Path]) -> None:
+    """Warn where the model says that it learned from other images."""
+    known = metadata.get("style_sha256", "").split()
+    for path in style:
+        if known and hashlib.sha256(path.read_bytes()).hexdigest() not in known:
+            say(f"warning: {path} is not the style image that {model} learned from")
+    if known and len(known) != len(style):
+        say(f"warning: {model} learned from {len(known)} style images, {len(style)} given")
+
+
+def _table(result: Score, name: str) -> str:
+    count = len(result.photographs)
+    lines = [f"{'':28}{'content':>10}{'style':>10}{'total':>10}"]
+
+    def row(label: str, content: float, style: float, total: float) -> None:
+        lines.append(
+            f"{label:28}{thousands(content):>10}{thousands(style):>10}{thousands(total):>10}"
+        )
+
+    for iteration, losses in result.curve().items():
+        if iteration in SHOWN:
+            label = f"optimiser, {iteration} iterations" if iteration else "photographs as they are"
+            row(label, losses.content_loss, losses.style_loss, losses.total_loss)
+    losses = result.losses
+    row(name[:27], losses.content_loss, losses.style_loss, losses.total_loss)
+    photographs = f"{count} photographs" if count > 1 else "one photograph"
+    lines.append(f"{result.words()}, on {photographs} at 256×256")
+    if result.beyond:
+        last = max(p.curve.iterations[-1] for p in result.photographs)
+        lines.append(f"better than all {last} iterations on {result.beyond} of them")
+    return "\n".join(lines)

@@ -1,0 +1,344 @@
+"""How good is a model: its losses on photographs, and the iterations of Gatys that it is worth."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from nst.cache import content_hash, read_cached, write_cached
+from nst.config import ObjectiveConfig, OptimizeConfig, check_number, check_weights
+from nst.devices import memory_advice
+from nst.errors import UsageError
+from nst.gatys import OptimizeProgress, optimize
+from nst.images import Array, center_square, resize_short
+from nst.losses import PerceptualLoss
+from nst.tensors import to_tensor
+
+SIDE = 256  # photographs are judged as middle squares of this side
+ITERATIONS = 100
+# Where the optimiser's curve is measured; between these it is interpolated.
+MILESTONES = (
+    *(0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 25, 30, 35, 42, 50, 60, 70, 85),
+    *(100, 120, 140, 170, 200, 250, 300, 350, 420, 500, 600, 700, 850, 1000),
+)
+_CURVE_VERSION = "1"  # a new one for every change of the optimiser that moves its curve
+
+Stylize = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class ImageLosses:
+    """Weighted losses of uint8 images, of one or as a mean over several."""
+
+    content_loss: float
+    style_loss: float
+    tv_loss: float
+
+    @property
+    def total_loss(self) -> float:
+        return self.content_loss + self.style_loss + self.tv_loss
+
+    def to_dict(self) -> dict[str, float]:
+        return {**asdict(self), "total_loss": self.total_loss}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The optimiser's losses on one photograph, of the uint8 image after each milestone.
+
+    Attributes:
+        iterations: milestones, from 0, which is the photograph itself.
+        losses: one for each.
+    """
+
+    iterations: tuple[int, ...]
+    losses: tuple[ImageLosses, ...]
+
+    def worth(self, total_loss: float) -> tuple[float, bool]:
+        """The iterations after which the optimiser reaches `total_loss`.
+
+        Interpolated between milestones in the logarithms of loss and iterations (between 0 and 1,
+        in the loss's alone), on the best loss so far.
+
+        Returns:
+            The iterations, and whether the curve ends before (they are then its last).
+        """
+        best, before = math.inf, 0
+        for iteration, losses in zip(self.iterations, self.losses, strict=True):
+            now = losses.total_loss
+            if now <= total_loss:
+                if best == math.inf:
+                    return 0.0, False  # no better than the photograph itself
+                share = math.log(best / total_loss) / math.log(best / now) if now < best else 1.0
+                if before == 0:
+                    return share * iteration, False
+                return before * (iteration / before) ** share, False
+            if now < best:
+                best, before = now, iteration
+        return float(self.iterations[-1]), True
+
+
+@dataclass(frozen=True)
+class PhotographScore:
+    """A model on one photograph.
+
+    Attributes:
+        losses: of the repainted photograph.
+        worth: iterations of the optimiser that reach the same total loss.
+        beyond: whether the model is better than the whole curve; `worth` is then the least.
+        curve: the optimiser's.
+    """
+
+    losses: ImageLosses
+    worth: float
+    beyond: bool
+    curve: Curve
+
+
+@dataclass(frozen=True)
+class Score:
+    """A model on photographs.
+
+    Attributes:
+        photographs: one by one.
+        objective: what was measured.
+    """
+
+    photographs: tuple[PhotographScore, ...]
+    objective: ObjectiveConfig
+
+    @property
+    def worth(self) -> float:
+        """Iterations of the optimiser that the model is worth, mean over the photographs."""
+        return statistics.fmean(photograph.worth for photograph in self.photographs)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of `worth` over the photographs; 0 for one."""
+        return statistics.pstdev(photograph.worth for photograph in self.photographs)
+
+    @property
+    def beyond(self) -> int:
+        """On how many photographs the model is better than the whole curve."""
+        return sum(photograph.beyond for photograph in self.photographs)
+
+    @property
+    def losses(self) -> ImageLosses:
+        """Of the repainted photographs, mean."""
+        return mean_losses([photograph.losses for photograph in self.photographs])
+
+    @property
+    def before(self) -> ImageLosses:
+        """Of the photographs as they are, mean."""
+        return mean_losses([photograph.curve.losses[0] for photograph in self.photographs])
+
+    def curve(self) -> dict[int, ImageLosses]:
+        """The optimiser's mean losses at the milestones that every photograph has."""
+        shortest = min(len(photograph.curve.iterations) for photograph in self.photographs)
+        return {
+            iteration: mean_losses([p.curve.losses[index] for p in self.photographs])
+            for index, iteration in enumerate(self.photographs[0].curve.iterations[:shortest])
+        }
+
+    def words(self) -> str:
+        """The answer in a few words, as `worth 27 ± 4 iterations of the optimiser`."""
+        more = "more than " if self.beyond > len(self.photographs) / 2 else ""
+        digits = 0 if self.worth >= 10 else 1
+        return (
+            f"worth {more}{self.worth:.{digits}f} ± {self.spread:.{digits}f} iterations "
+            "of the optimiser"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "worth": self.worth,
+            "spread": self.spread,
+            "beyond": self.beyond,
+            "losses": self.losses.to_dict(),
+            "before": self.before.to_dict(),
+            "curve": {str(k): losses.to_dict() for k, losses in self.curve().items()},
+            "photographs": [
+                {"worth": p.worth, "beyond": p.beyond, **p.losses.to_dict()}
+                for p in self.photographs
+            ],
+            "objective": asdict(self.objective),
+        }
+
+
+@dataclass(frozen=True)
+class ScoreProgress:
+    """Where a score stands.
+
+    Attributes:
+        photograph, photographs: the one at work, from 1, of how many.
+        iteration, iterations: of the optimiser on it.
+    """
+
+    photograph: int
+    photographs: int
+    iteration: int
+    iterations: int
+
+
+def score(
+    stylize: Stylize,
+    photographs: Sequence[Array],
+    styles: Sequence[Array],
+    objective: PerceptualLoss,
+    *,
+    style_weights: Sequence[float] = (),
+    iterations: int = ITERATIONS,
+    whole_curve: bool = True,
+    callback: Callable[[ScoreProgress], None] | None = None,
+) -> Score:
+    """Measure a model against the optimiser of Gatys et al. under the same objective.
+
+    Args:
+        stylize: the model: HWC uint8 RGB to the same; a `Stylizer` is one.
+        photographs: HWC uint8 RGB; their middle squares are judged, at 256 × 256 pixels.
+        styles, style_weights: what `objective` was built from; they name the cached curves.
+        iterations: of the optimiser; its curve ends at the last of `MILESTONES` up to there.
+        whole_curve: False stops the optimiser where it has overtaken the model.
+
+    Raises:
+        UsageError: no photographs, or no iterations.
+    """
+    if not photographs:
+        raise UsageError("there are no photographs to judge by")
+    check_number("iterations", iterations, least=1, most=MILESTONES[-1])
+    results = []
+    for number, photograph in enumerate(squares(photographs), start=1):
+
+        def report(iteration: int, number: int = number) -> None:
+            if callback is not None:
+                callback(ScoreProgress(number, len(photographs), iteration, iterations))
+
+        report(0)
+        losses = image_losses(objective, photograph, stylize(photograph))
+        goal = 0.0 if whole_curve else losses.total_loss
+        key = _curve_key(photograph, styles, style_weights, objective.config)
+        curve = _optimizer_curve(photograph, objective, iterations, goal, key, report)
+        results.append(PhotographScore(losses, *curve.worth(losses.total_loss), curve))
+    return Score(tuple(results), objective.config)
+
+
+def squares(photographs: Sequence[Array]) -> list[Array]:
+    """The middle squares by which models are judged."""
+    return [center_square(photograph, SIDE) for photograph in photographs]
+
+
+@torch.no_grad()
+def image_losses(objective: PerceptualLoss, photograph: Array, image: Array) -> ImageLosses:
+    """The objective of a repainted `image` of `photograph`, both HWC uint8 RGB of one size."""
+    device = objective.vgg.mean.device
+    targets = objective.content_features(to_tensor(photograph).to(device))
+    losses = objective(to_tensor(image).to(device), targets)
+    terms = torch.stack([losses.content_loss, losses.style_loss, losses.tv_loss])[:, 0]
+    return ImageLosses(*terms.tolist())
+
+
+def mean_losses(losses: Sequence[ImageLosses]) -> ImageLosses:
+    """The mean, term by term."""
+    terms = np.array([[x.content_loss, x.style_loss, x.tv_loss] for x in losses])
+    return ImageLosses(*terms.mean(0).tolist())
+
+
+def build_objective(
+    styles: Sequence[Array],
+    style_weights: Sequence[float],
+    config: ObjectiveConfig,
+    device: torch.device,
+) -> PerceptualLoss:
+    """The objective for style images, HWC uint8 RGB of any size."""
+    tensors = [to_tensor(resize_short(s, config.style_size)).to(device) for s in styles]
+    return PerceptualLoss(tensors, style_weights, config)
+
+
+def trained_objective(
+    metadata: Mapping[str, str],
+) -> tuple[ObjectiveConfig, tuple[float, ...]]:
+    """The objective and the style weights that a model's metadata name; our defaults otherwise."""
+    try:
+        config = json.loads(metadata["config"])
+        values = config["objective"]
+        layers = {key: tuple(values[key]) for key in ("content_layers", "style_layers")}
+        return ObjectiveConfig(**{**values, **layers}), tuple(config["style_weights"])
+    except (KeyError, TypeError, ValueError):  # another maker, or another version
+        return ObjectiveConfig(), ()
+
+
+class _EnoughError(Exception):
+    """The curve has come as far as is needed."""
+
+
+def _optimizer_curve(
+    photograph: Array,
+    objective: PerceptualLoss,
+    iterations: int,
+    goal: float,
+    key: str,
+    report: Callable[[int], None],
+) -> Curve:
+    """The optimiser's curve to `iterations`, or to the first loss at or below `goal`."""
+    last = max(milestone for milestone in MILESTONES if milestone <= iterations)
+    cached = _read_curve(key, last)
+    if cached is not None and (
+        cached.iterations[-1] == last or min(x.total_loss for x in cached.losses) <= goal
+    ):
+        return cached
+    milestones, found = [0], [image_losses(objective, photograph, photograph)]
+
+    def measure(progress: OptimizeProgress) -> None:
+        report(progress.step)
+        if progress.step in MILESTONES:
+            milestones.append(progress.step)
+            found.append(image_losses(objective, photograph, progress.image()))
+            if found[-1].total_loss <= goal:
+                raise _EnoughError
+
+    config = OptimizeConfig(
+        objective=objective.config,
+        iterations=last,
+        sizes=(),
+        device="cuda" if objective.vgg.mean.is_cuda else "cpu",
+    )
+    # The objective stands ready, so the style images are not looked at again.
+    with memory_advice("use --device cpu"), contextlib.suppress(_EnoughError):
+        optimize(photograph, [photograph], config, measure, objective)
+    losses = [[x.content_loss, x.style_loss, x.tv_loss] for x in found]
+    write_cached("curves", key, {"iterations": milestones, "losses": losses})
+    return Curve(tuple(milestones), tuple(found))
+
+
+def _read_curve(key: str, last: int) -> Curve | None:
+    """The cached curve up to iteration `last`."""
+    cached = read_cached("curves", key)
+    try:
+        assert cached is not None
+        pairs = zip(cached["iterations"], cached["losses"], strict=True)
+        kept = [(int(k), ImageLosses(*map(float, losses))) for k, losses in pairs if k <= last]
+        milestones, found = zip(*kept, strict=True)
+    except (AssertionError, KeyError, TypeError, ValueError):  # none, or a damaged one
+        return None
+    return Curve(milestones, found)
+
+
+def _curve_key(
+    photograph: Array,
+    styles: Sequence[Array],
+    style_weights: Sequence[float],
+    config: ObjectiveConfig,
+) -> str:
+    """What a curve depends on: pixels, objective, and the optimiser's version."""
+    seen = [resize_short(style, config.style_size) for style in styles]
+    shares = check_weights("style weights", style_weights, len(styles))
+    text = json.dumps([_CURVE_VERSION, asdict(config), shares], sort_keys=True)
+    return content_hash(photograph, *seen, text)
