@@ -68,6 +68,11 @@ def whole_numbers(name: str, text: str) -> tuple[int, ...]:
         raise UsageError(f"{name} is {text!r}: give whole numbers, as 256,512") from error
 
 
+def words(text: str) -> tuple[str, ...]:
+    """`fp32, int8` as its parts."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 @command
 def optimize_command(
     content: Annotated[Path, typer.Argument(help="Photograph to repaint.")],

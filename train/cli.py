@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import TextColumn
@@ -20,16 +21,26 @@ from nst.cli import (
     TVWeightOption,
     VGGOption,
     numbers,
+    words,
 )
 from nst.config import ObjectiveConfig
 from nst.console import Debug, clock, command, progress_bar, say, thousands
-from nst.errors import needs_extra
+from nst.errors import UsageError, needs_extra
+from nst.files import check_writable
 from nst.models.config import PRESETS
-from nst.train.config import TrainConfig
+from nst.train.config import PRECISIONS, TrainConfig, check_precisions, model_name
+
+if TYPE_CHECKING:
+    from nst.train.export import Exported
+
+PrecisionOption = Annotated[
+    str, typer.Option(help=f"Of the models, one or more with commas: {', '.join(PRECISIONS)}.")
+]
 
 _DEFAULT: dict[str, Any] = {
     f.name: f.default for f in fields(TrainConfig) if f.default is not MISSING
 }
+_PRECISIONS = ",".join(_DEFAULT["precisions"])
 _OBJECTIVE = ObjectiveConfig()
 SHOWN = 5  # skipped files that are named one by one
 
@@ -37,6 +48,7 @@ SHOWN = 5  # skipped files that are named one by one
 def register(app: typer.Typer) -> None:
     """Add `nst train` to the command."""
     app.command("train")(train_command)
+    app.command("export")(export_command)
 
 
 def main() -> None:
@@ -88,6 +100,10 @@ def train_command(
     vgg: VGGOption = _OBJECTIVE.vgg,
     device: DeviceOption = _DEFAULT["device"],
     seed: SeedOption = _DEFAULT["seed"],
+    precision: PrecisionOption = _PRECISIONS,
+    score: Annotated[
+        bool, typer.Option("--score/--no-score", help="Compare with the optimiser at the end.")
+    ] = _DEFAULT["score"],
     debug: Debug = False,
 ) -> None:
     """Train a network on a style image; export it to ONNX; show what it does.
@@ -114,6 +130,8 @@ def train_command(
         seconds=seconds,
         seed=seed,
         device=device,
+        precisions=words(precision),
+        score=score,
         title=title,
         artist=artist,
         year=year,
@@ -133,7 +151,10 @@ def train_command(
             )
             bar.update(task, completed=progress.done, losses=losses)
 
-        result = train_style(config, report)
+        def stage(name: str) -> None:
+            bar.update(task, description=name)
+
+        result = train_style(config, report, stage)
     for path in sorted(result.skipped)[:SHOWN]:
         say(f"skipped: {result.skipped[path]}")
     if len(result.skipped) > SHOWN:
@@ -146,6 +167,65 @@ def train_command(
         f"{thousands(after.total_loss)} repainted "
         f"(content {thousands(after.content_loss)}, style {thousands(after.style_loss)})"
     )
+    if result.score is not None:
+        say(f"the model is {result.score.words()}")
     say(f"preview  {result.preview}")
-    say(f"model    {result.model}")
+    report_exports(result.exported)
     say(f"try it   nst image PHOTO.jpg --style {result.model} --out PAINTED.jpg")
+
+
+@command
+def export_command(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of a run, a .safetensors file.")],
+    precision: PrecisionOption = "int8",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder, or an .onnx file for one precision. Default: beside it."),
+    ] = None,
+    style: Annotated[
+        list[Path] | None,
+        typer.Option(help="Style image, where the checkpoint holds none; repeat for several."),
+    ] = None,
+    content: Annotated[
+        Path | None,
+        typer.Option(help="Folder of photographs for int8 to calibrate on. Default: built-in."),
+    ] = None,
+    vgg: Annotated[
+        str | None, typer.Option("--vgg", help="VGG-19 weights. Default: those of the training.")
+    ] = None,
+    device: DeviceOption = "auto",
+    debug: Debug = False,
+) -> None:
+    """Export a trained network again: fp32, fp16 for GPUs, int8 for CPUs.
+
+    Each file is compared with fp32 on photographs that the network never saw.
+    """
+    precisions = words(precision)
+    check_precisions(precisions)
+    single = out is not None and out.suffix == ".onnx"
+    if single and len(precisions) > 1:
+        raise UsageError(f"--out {out} is one file for {len(precisions)} precisions: name a folder")
+    with needs_extra("nst export"):
+        from nst.train.export import export_checkpoint
+
+    folder = out or checkpoint.parent
+    targets = {
+        name: out if single and out is not None else folder / model_name(checkpoint.stem, name)
+        for name in precisions
+    }
+    for target in targets.values():
+        check_writable(target)
+    exported = export_checkpoint(
+        checkpoint, targets, styles=style or (), content=content, vgg=vgg, device=device
+    )
+    report_exports(exported)
+
+
+def report_exports(exported: Sequence[Exported]) -> None:
+    """Say what was written, and warn where a precision strays from fp32."""
+    for file in exported:
+        say(f"model    {file.path}")
+        if file.precision != "fp32":
+            say(f"         {file.words()}")
+        if not file.within:
+            say(f"warning: {file.path} is more than 3 % from fp32: look at its pictures")

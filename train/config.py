@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from nst.config import Device, ObjectiveConfig, check_number, check_weights
 from nst.errors import UsageError
 from nst.models.config import preset_config
+
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+
+def check_precisions(precisions: Sequence[str]) -> None:
+    """Raise `UsageError` unless there is at least one and all are known and different."""
+    known = f"choose from {', '.join(PRECISIONS)}, with commas"
+    if not precisions:
+        raise UsageError(f"no precision is given: {known}")
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision is {precision!r}: {known}")
+    if len(set(precisions)) != len(precisions):
+        raise UsageError(f"precisions are {', '.join(precisions)}: name each once")
+
+
+def model_name(name: str, precision: str) -> str:
+    """The file's name of a model: `wave.onnx` for fp32, `wave-int8.onnx` and so on else."""
+    return f"{name}.onnx" if precision == "fp32" else f"{name}-{precision}.onnx"
 
 
 @dataclass(frozen=True)
@@ -27,6 +49,8 @@ class TrainConfig:
         steps, seconds: the budget, one of them; both None for what suits the device.
         seed: of weights, crops and drawn scenes.
         device: `auto`, `cpu` or `cuda`.
+        precisions: of the exported models: `fp32`, `fp16`, `int8`.
+        score: whether to end with the iterations of the optimiser that the model is worth.
         title, artist, year: of the style, for the model's metadata; title None for the file's name.
     """
 
@@ -43,6 +67,8 @@ class TrainConfig:
     seconds: float | None = None
     seed: int = 0
     device: Device = "auto"
+    precisions: tuple[str, ...] = ("fp32",)
+    score: bool = True
     title: str | None = None
     artist: str = ""
     year: str = ""
@@ -55,6 +81,7 @@ class TrainConfig:
             preset_config(self.preset)
         except ValueError as error:
             raise UsageError(str(error)) from error
+        check_precisions(self.precisions)
         check_number("size", self.size, least=64, most=2048)
         check_number("learning rate", self.learning_rate, above=True, most=1)
         check_number("seed", self.seed, most=2**63 - 1)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import itertools
 import json
 import math
 import os
@@ -12,27 +9,34 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from nst.devices import memory_advice, pick_device
-from nst.errors import NstError, UsageError
-from nst.files import check_writable
-from nst.images import Array, center_square, load_style, resize_image, resize_short, save_image
+from nst.errors import NstError
+from nst.images import Array, load_style, resize_short, save_image
 from nst.infer.session import Stylizer
 from nst.losses import PerceptualLoss
 from nst.models.config import preset_config
 from nst.models.transformer import TransformerNet
-from nst.tensors import to_tensor
+from nst.photographs import held_out
 from nst.train.checkpoint import save_checkpoint
-from nst.train.config import TrainConfig
-from nst.train.data import BuiltinContent, Content, FolderContent, batches, held_out
-from nst.train.export import export_onnx
+from nst.train.config import TrainConfig, model_name
+from nst.train.data import Content, batches, calibration_images, open_content
+from nst.train.export import Exported, export_precisions, torch_stylizer
 from nst.train.muon import Muon
+from nst.train.run import describe, make_run_folder, preview_sheet, remove_empty
+from nst.train.score import (
+    ImageLosses,
+    Score,
+    build_objective,
+    image_losses,
+    mean_losses,
+    score,
+    squares,
+)
 
 WARM_UP = 0.03  # share of the budget in which the learning rate rises
 
@@ -81,22 +85,15 @@ class TrainProgress:
 
 
 @dataclass(frozen=True)
-class HeldOutLosses:
-    """Mean weighted losses of uint8 images over the held-out photographs."""
-
-    content_loss: float
-    style_loss: float
-    total_loss: float
-
-
-@dataclass(frozen=True)
 class TrainResult:
     """What a run leaves.
 
     Attributes:
         model, checkpoint, preview: paths of the ONNX file, the weights and the preview sheet.
-        before: losses of the held-out photographs as they are.
-        after: losses of the same photographs, repainted by the exported model.
+        exported: all ONNX files, one for each precision; `model` is the first.
+        before: losses of the held-out photographs as they are, mean.
+        after: losses of the same photographs, repainted by `model`.
+        score: `model` against the optimiser on the same photographs, if that was asked for.
         steps, seconds: of training.
         device: `cpu` or `cuda`.
         skipped: content files that could not be used, and why.
@@ -106,8 +103,10 @@ class TrainResult:
     model: Path
     checkpoint: Path
     preview: Path
-    before: HeldOutLosses
-    after: HeldOutLosses
+    exported: tuple[Exported, ...]
+    before: ImageLosses
+    after: ImageLosses
+    score: Score | None
     steps: int
     seconds: float
     device: str
@@ -116,11 +115,17 @@ class TrainResult:
 
 
 def train_style(
-    config: TrainConfig, callback: Callable[[TrainProgress], None] | None = None
+    config: TrainConfig,
+    callback: Callable[[TrainProgress], None] | None = None,
+    stage: Callable[[str], None] = lambda _: None,
 ) -> TrainResult:
-    """Train a network on one style, export it, check and preview the export.
+    """Train a network on one style, export it, check, preview and score the export.
 
     Ctrl-C (KeyboardInterrupt) ends training early and exports what there is.
+
+    Args:
+        callback: called at every step.
+        stage: called with the name of each stage as it begins: training, exporting, scoring.
 
     Raises:
         ImageError: a style image can't be used. NstError: no usable content, no such device,
@@ -130,54 +135,83 @@ def train_style(
     side = config.objective.style_size
     styles = [resize_short(load_style(path), side) for path in config.style]
     metadata = describe(config)  # the files may change while the network trains
-    content = _content(config)
+    content = open_content(config.content, config.seed, config.size)
 
     torch.manual_seed(config.seed)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     network = TransformerNet(preset_config(config.preset)).to(device)
     network = network.to(memory_format=torch.channels_last)
-    objective = PerceptualLoss(
-        [to_tensor(style).to(device) for style in styles], config.style_weights, config.objective
-    ).to(memory_format=torch.channels_last)
-    before = held_out_losses(objective, None)
+    objective = build_objective(styles, config.style_weights, config.objective, device)
+    objective = objective.to(memory_format=torch.channels_last)
     folder = make_run_folder(config)
 
+    stage("training")
     loop = _Loop(network, objective, config, content)
     try:
         loop.run(callback)
         interrupted = False
     except KeyboardInterrupt:
         if loop.step == 0:
-            _remove_empty(folder)
+            remove_empty(folder)
             raise
         interrupted = True
     except BaseException:
-        _remove_empty(folder)
+        remove_empty(folder)
         raise
 
     seconds = loop.budget.elapsed
+    stage("exporting")
+    network = network.cpu().eval()
+    photographs = squares(held_out())
+    before = mean_losses([image_losses(objective, p, p) for p in photographs])
+    repaint = torch_stylizer(network)
+    after = mean_losses([image_losses(objective, p, repaint(p)) for p in photographs])
+    metadata |= {
+        "steps": str(loop.step),
+        "seconds": f"{seconds:.0f}",
+        "losses": json.dumps(after.to_dict()),
+    }
     name = config.style[0].stem
-    result = TrainResult(
-        model=folder / f"{name}.onnx",
-        checkpoint=folder / f"{name}.safetensors",
-        preview=folder / "preview.png",
+    checkpoint, preview = folder / f"{name}.safetensors", folder / "preview.png"
+    save_checkpoint(checkpoint, network, metadata, styles)
+    exported = export_precisions(
+        network,
+        {precision: folder / model_name(name, precision) for precision in config.precisions},
+        metadata,
+        calibration=lambda: calibration_images(content),
+        photographs=photographs,
+        total_loss=lambda p, image: image_losses(objective, p, image).total_loss,
+    )
+    result = None
+    with Stylizer(exported[0].path, provider="cpu") as stylizer:
+        save_image(preview, preview_sheet(styles, stylizer))
+        after = mean_losses([image_losses(objective, p, stylizer(p)) for p in photographs])
+        if config.score:
+            stage("scoring")
+            weights = config.style_weights
+            result = score(
+                stylizer,
+                photographs,
+                styles,
+                objective,
+                style_weights=weights,
+                whole_curve=False,
+            )
+    return TrainResult(
+        model=exported[0].path,
+        checkpoint=checkpoint,
+        preview=preview,
+        exported=exported,
         before=before,
-        after=before,
+        after=after,
+        score=result,
         steps=loop.step,
         seconds=seconds,
         device=device.type,
         skipped=content.skipped,
         interrupted=interrupted,
     )
-    trained = network.cpu().eval()
-    metadata |= {"steps": str(loop.step), "seconds": f"{seconds:.0f}", "losses": loop.losses}
-    save_checkpoint(result.checkpoint, trained, metadata)
-    export_onnx(trained, result.model, metadata)
-    with Stylizer(result.model, device="cpu") as stylizer:
-        save_image(result.preview, preview_sheet(styles, stylizer))
-        after = held_out_losses(objective, stylizer)
-    return replace(result, after=after)
 
 
 class _Budget:
@@ -229,7 +263,6 @@ class _Loop:
             including_emulation=False
         )
         self.step = 0
-        self.losses = "{}"  # of the last good step, as JSON
 
     def run(self, callback: Callable[[TrainProgress], None] | None) -> None:
         workers = 1 if self.device.type == "cpu" else min(8, os.cpu_count() or 1)
@@ -254,8 +287,6 @@ class _Loop:
                         break
                     continue
                 bad_steps, learned = 0, True
-                names = ("content_loss", "style_loss", "tv_loss", "total_loss")
-                self.losses = json.dumps(dict(zip(names, losses, strict=True)))
                 recent.append((self.budget.elapsed, len(batch)))
                 if callback is not None:
                     callback(self._progress(losses, recent))
@@ -312,94 +343,3 @@ def schedule(done: float) -> float:
     if done < WARM_UP:
         return 0.1 + 0.9 * done / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
-
-
-def make_run_folder(config: TrainConfig) -> Path:
-    """The folder of a new run, made and proven writable.
-
-    Raises:
-        NstError: it can't be written, or holds another run.
-    """
-    name = config.style[0].stem
-    if config.out is not None:
-        folder = config.out
-        if folder.suffix == ".onnx":
-            raise UsageError(f"--out {folder} is a file's name: name the folder of the run")
-        if os.path.exists(folder) and not (os.path.isdir(folder) and not any(folder.iterdir())):
-            raise NstError(f"{folder} exists and is not an empty folder: choose another --out")
-        check_writable(folder / f"{name}.onnx")
-        return folder
-    check_writable(Path("runs") / f"{name}.onnx")
-    for number in itertools.count(1):
-        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir()  # of two runs at once, one gets the name
-            break
-    return folder
-
-
-def held_out_losses(objective: PerceptualLoss, stylizer: Stylizer | None) -> HeldOutLosses:
-    """The objective on the held-out photographs at 256²: repainted, or as they are."""
-    device = objective.vgg.mean.device
-    sums = np.zeros(3)
-    photographs = [center_square(photograph, 256) for photograph in held_out()]
-    for photograph in photographs:
-        image = photograph if stylizer is None else stylizer(photograph)
-        with torch.no_grad():
-            targets = objective.content_features(to_tensor(photograph).to(device))
-            losses = objective(to_tensor(image).to(device), targets)
-        terms: tuple[Tensor, ...] = (losses.content_loss, losses.style_loss, losses.total_loss)
-        sums += [float(term[0]) for term in terms]
-    return HeldOutLosses(*(sums / len(photographs)).tolist())
-
-
-def preview_sheet(styles: list[Array], stylizer: Stylizer) -> Array:
-    """Rows of content beside stylized, the style images on top: HWC uint8 RGB."""
-    gap, height = 12, 360
-    rows = []
-    for photograph in held_out():
-        image = resize_short(photograph, height)
-        rows.append(np.hstack([image, np.full((height, gap, 3), 255, np.uint8), stylizer(image)]))
-    tops = [resize_image(s, (height, round(s.shape[1] * height / s.shape[0]))) for s in styles]
-    rows.insert(0, np.hstack(tops))
-    width = max(row.shape[1] for row in rows) + 2 * gap
-    sheet = np.full((gap + len(rows) * (height + gap), width, 3), 255, np.uint8)
-    for index, row in enumerate(rows):
-        y, x = gap + index * (height + gap), (width - row.shape[1]) // 2
-        sheet[y : y + row.shape[0], x : x + row.shape[1]] = row
-    return sheet
-
-
-def describe(config: TrainConfig) -> dict[str, str]:
-    """What checkpoint and export say of the style and of the run; paths are cut to names."""
-    from importlib.metadata import version
-
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in config.style]
-    values = asdict(config)
-    values["style"] = [path.name for path in config.style]
-    values["content"] = config.content.name if config.content else "built-in"
-    values["objective"]["vgg"] = Path(config.objective.vgg).name
-    del values["out"]
-    metadata = {
-        "title": config.title or " + ".join(path.stem for path in config.style),
-        "artist": config.artist,
-        "year": config.year,
-        "style_sha256": " ".join(digests),
-        "preset": config.preset,
-        "precision": "fp32",
-        "config": json.dumps(values),
-        "nst_version": version("nst"),
-    }
-    # A file's name need not be valid text.
-    return {key: value.encode(errors="replace").decode() for key, value in metadata.items()}
-
-
-def _content(config: TrainConfig) -> Content:
-    if config.content is None:
-        return BuiltinContent(config.seed, config.size)
-    return FolderContent(config.content, config.seed, config.size)
-
-
-def _remove_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()

@@ -17,10 +17,10 @@ from nst.train.checkpoint import load_checkpoint
 from nst.train.export import ExportedNet
 
 run, folder = Path(sys.argv[1]), Path(sys.argv[2])
-network, _ = load_checkpoint(next(run.glob("*.safetensors")))
-exported = ExportedNet(network).eval()
+checkpoint = load_checkpoint(next(run.glob("*.safetensors")))
+exported = ExportedNet(checkpoint.network).eval()
 files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in READ_SUFFIXES)
-with nst.Stylizer(next(run.glob("*.onnx")), device="cpu") as stylizer:
+with nst.Stylizer(next(run.glob("*.onnx")), provider="cpu") as stylizer:
     for batch, height, width in ((1, 256, 256), (1, 480, 640), (1, 333, 517), (3, 256, 256)):
         images = [resize_image(nst.load_image(f), (height, width)) for f in files[: 6 * batch]]
         off = []

@@ -119,12 +119,15 @@ def test_unknown_modules_have_no_onnx_form(tmp_path: Path) -> None:
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
     net = network().to(memory_format=torch.channels_last)
-    save_checkpoint(tmp_path / "a.safetensors", net, {"title": "Wave"})
-    again, metadata = load_checkpoint(tmp_path / "a.safetensors")
-    assert metadata == {"title": "Wave"}
-    assert again.config == net.config
+    styles = [np.full((40, 50, 3), 7, np.uint8), np.full((30, 60, 3), 9, np.uint8)]
+    save_checkpoint(tmp_path / "a.safetensors", net, {"title": "Wave"}, styles)
+    again = load_checkpoint(tmp_path / "a.safetensors")
+    assert again.metadata == {"title": "Wave"}
+    assert again.network.config == net.config
     for name, value in net.state_dict().items():
-        assert torch.equal(again.state_dict()[name], value)
+        assert torch.equal(again.network.state_dict()[name], value)
+    for expected, got in zip(styles, again.styles, strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 def test_bad_checkpoints(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from nst.images import load_image
 from nst.infer.session import Stylizer
 from nst.models import config as presets
 from nst.models.config import TransformerConfig
-from nst.train import trainer
+from nst.train import run, trainer
 from nst.train.checkpoint import load_checkpoint
 from nst.train.config import TrainConfig
 from nst.train.trainer import TrainProgress, schedule, train_style
@@ -39,6 +39,7 @@ def options(style: Path, out: Path | None, /, **more: object) -> TrainConfig:
         "device": "cpu",
         "objective": ObjectiveConfig(style_size=64),
         "learning_rate": 2e-3,
+        "score": False,
     }
     return TrainConfig(**{**chosen, **more})  # type: ignore[arg-type]
 
@@ -70,17 +71,47 @@ def test_learns_and_leaves_model_checkpoint_and_preview(tmp_path: Path, style_pa
         assert config["objective"]["style_size"] == 64
         assert config["style"] == ["stripes.png"]
         assert str(tmp_path) not in json.dumps(stylizer.metadata)
-        assert json.loads(stylizer.metadata["losses"])["total_loss"] == seen[-1].total_loss
-    network, metadata = load_checkpoint(result.checkpoint)
-    assert network.config == TransformerConfig(width=8, blocks=1)
-    assert metadata["steps"] == "40"
+        assert json.loads(stylizer.metadata["losses"])["total_loss"] == pytest.approx(
+            result.after.total_loss, rel=1e-3
+        )
+    checkpoint = load_checkpoint(result.checkpoint)
+    assert checkpoint.network.config == TransformerConfig(width=8, blocks=1)
+    assert checkpoint.metadata["steps"] == "40"
+    assert [min(style.shape[:2]) for style in checkpoint.styles] == [64]
+
+
+def test_ends_with_a_score_and_all_precisions(tmp_path: Path, style_path: Path) -> None:
+    stages: list[str] = []
+    config = options(
+        style_path, tmp_path / "run", score=True, steps=25, precisions=("fp32", "int8", "fp16")
+    )
+    result = train_style(config, stage=stages.append)
+    assert stages == ["training", "exporting", "scoring"]
+    assert [e.path.name for e in result.exported] == [
+        "stripes.onnx",
+        "stripes-int8.onnx",
+        "stripes-fp16.onnx",
+    ]
+    assert result.model == result.exported[0].path
+    assert result.score is not None
+    assert result.score.worth > 1
+    assert result.score.losses.total_loss == pytest.approx(result.after.total_loss, rel=1e-4)
+    assert result.score.before.total_loss == pytest.approx(result.before.total_loss, rel=1e-4)
+    for exported in result.exported[1:]:
+        assert exported.loss_over_fp32 is not None
+        assert exported.within
+        with Stylizer(exported.path) as stylizer:
+            assert stylizer.precision == exported.precision
+            assert float(stylizer.metadata["loss_over_fp32"]) == pytest.approx(
+                exported.loss_over_fp32, abs=1e-4
+            )
 
 
 def test_the_same_seed_trains_the_same_network(tmp_path: Path, style_path: Path) -> None:
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         result = train_style(options(style_path, tmp_path / name, steps=3, seed=seed))
-        weights.append(load_checkpoint(result.checkpoint)[0].state_dict())
+        weights.append(load_checkpoint(result.checkpoint).network.state_dict())
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
     assert not all(torch.equal(weights[0][k], weights[2][k]) for k in weights[0])
 
@@ -195,7 +226,7 @@ def test_runs_are_numbered(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = options(style_path, None)
-    made = [trainer.make_run_folder(config) for _ in range(3)]
+    made = [run.make_run_folder(config) for _ in range(3)]
     assert made == [Path("runs/stripes"), Path("runs/stripes-2"), Path("runs/stripes-3")]
 
 

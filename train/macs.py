@@ -1,0 +1,90 @@
+"""How much a model computes: its multiply-accumulates, counted on the ONNX graph."""
+
+from __future__ import annotations
+
+from math import prod
+
+import onnx
+from onnx import helper, shape_inference
+
+from nst.errors import ExportError
+
+# Position of the weights among the inputs; those behind DequantizeLinear keep their shape.
+_CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
+_PRODUCTS = {"MatMul", "MatMulInteger", "QLinearMatMul"}
+# Multiplies too, in ways that no model of this kind has needed yet.
+_UNKNOWN = {"Attention", "DeformConv", "Einsum", "GRU", "LSTM", "RNN", "If", "Loop", "Scan"}
+
+
+def count_macs(model: onnx.ModelProto, size: tuple[int, int]) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one image.
+
+    Padding counts as if it were computed, and what is done element by element does not count, as
+    is the custom.
+
+    Args:
+        model: takes one image, [N, H, W, 3] or [N, 3, H, W].
+        size: (height, width) of the image; where the file fixes its own, that holds.
+
+    Raises:
+        ExportError: the shapes can't be inferred, or an operator can't be counted.
+    """
+    sized = onnx.ModelProto()
+    sized.CopyFrom(model)
+    batch = _set_size(sized, size)
+    try:
+        inferred = shape_inference.infer_shapes(sized, data_prop=True)
+    except shape_inference.InferenceError as error:
+        raise ExportError(f"the model's shapes cannot be inferred: {error}") from error
+    graph = inferred.graph
+    shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        dims = tensor.shape.dim
+        if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
+            shapes[value.name] = tuple(dim.dim_value for dim in dims)
+    return sum(_node_macs(node, shapes) for node in graph.node) // batch
+
+
+def _set_size(model: onnx.ModelProto, size: tuple[int, int]) -> int:
+    """Fix the input's open sides in place; return its batch size."""
+    graph = model.graph
+    weights = {weight.name for weight in graph.initializer}
+    images = [value for value in graph.input if value.name not in weights]
+    if len(images) != 1 or len(images[0].type.tensor_type.shape.dim) != 4:
+        raise ExportError("the model takes more than one image, or none: it cannot be counted")
+    dims = images[0].type.tensor_type.shape.dim
+    channels_last = dims[3].dim_value == 3 and dims[1].dim_value != 3
+    wanted = (1, *size, 3) if channels_last else (1, 3, *size)
+    for dim, side in zip(dims, wanted, strict=True):
+        dim.dim_value = dim.dim_value or side
+    # What the file says of shapes inside was said of an open size.
+    del graph.value_info[:]
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+    batch: int = dims[0].dim_value
+    return batch
+
+
+def _node_macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
+    kind = node.op_type
+    if node.domain not in ("", "ai.onnx") or kind in _UNKNOWN:
+        # Another maker's quantisation and the like; only what surely multiplies nothing passes.
+        if kind in ("QuantizeLinear", "DequantizeLinear"):
+            return 0
+        raise ExportError(f"the operator {kind} of {node.domain or 'ONNX'} cannot be counted")
+    try:
+        if kind in _CONVOLUTIONS:
+            weights = shapes[node.input[_CONVOLUTIONS[kind]]]
+            return prod(shapes[node.output[0]]) * prod(weights[1:])
+        if kind == "ConvTranspose":
+            return prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
+        if kind == "Gemm":
+            flags = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            depth = shapes[node.input[0]][0 if flags.get("transA") else 1]
+            return prod(shapes[node.output[0]]) * depth
+        if kind in _PRODUCTS:
+            return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+    except KeyError as error:
+        raise ExportError(f"the shape of {error} at the {kind} cannot be inferred") from error
+    return 0

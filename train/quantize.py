@@ -1,0 +1,349 @@
+"""Smaller precisions of an exported graph: half floats, and 8-bit integers.
+
+int8 is static and per channel, in the QDQ form that ONNX Runtime turns into integer convolutions
+(Nagel et al. 2021, "A White Paper on Neural Network Quantization", gives the terms used here).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from nst.images import Array
+from nst.infer.signature import INPUT_NAME
+
+Floats = NDArray[np.float32]
+
+# Nodes that move values and change none: they work on integers as they do on floats.
+_MOVES = frozenset({"Pad", "Resize", "Transpose", "Slice"})
+# A wide convolution to few channels stays in float: integer kernels compute sixteen channels or
+# more at once, so Johnson's 9×9 to RGB takes twice as long in them, and a gigabyte.
+_FEW_CHANNELS, _WIDE = 8, 5
+_SAMPLES = 16384  # values kept of each tensor and photograph
+# Seven bits: the products of CPUs without VNNI saturate at eight (vpmaddubsw adds two in 16 bits).
+_WEIGHT_MOST = 63
+
+
+def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` (fp32) with weights and arithmetic in half precision; it still takes and gives uint8.
+
+    Meant for GPUs: ONNX Runtime's CPU provider widens every node again.
+    """
+    half = copy.deepcopy(model)
+    scales = {node.input[2] for node in half.graph.node if node.op_type == "Resize"}
+    for weight in half.graph.initializer:
+        if weight.data_type == TensorProto.FLOAT and weight.name not in scales:
+            values = numpy_helper.to_array(weight).astype(np.float16)
+            weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    for node in half.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.FLOAT16
+    return half
+
+
+def to_int8(model: onnx.ModelProto, photographs: Sequence[Array]) -> onnx.ModelProto:
+    """`model` (fp32, of `nst.train.graph`) with its convolutions in 8-bit integers.
+
+    The image's bytes feed the first convolution, and the last one's are the result if it is no
+    wide one. What lies between two convolutions stays integer where it is padding, resizing, ReLU
+    or the sum of two integer tensors; instance normalisation stays in float.
+
+    Args:
+        photographs: content to calibrate on, HWC uint8 RGB.
+    """
+    model = copy.deepcopy(model)
+    _equalize(model, photographs)
+    return _Quantizer(model, photographs).run()
+
+
+@dataclass(frozen=True)
+class _Params:
+    """Affine 8-bit quantisation: real value = scale · (integer − zero), integer of 0 to 255."""
+
+    scale: np.float32
+    zero: np.uint8
+
+
+_BYTES = _Params(np.float32(1), np.uint8(0))  # pixels are integers already
+
+
+class _Quantizer:
+    """Rebuilds a graph's list of nodes with integers between them."""
+
+    def __init__(self, model: onnx.ModelProto, photographs: Sequence[Array]) -> None:
+        self.model, self.photographs = model, photographs
+        self.nodes = [copy.deepcopy(node) for node in model.graph.node]
+        self.weights = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
+        # Of the graph as it was: `nodes` change while the new one is built.
+        self.producer = {output: node for node in model.graph.node for output in node.output}
+        self.consumers = _consumers(model.graph.node)
+        self.integer_convs = {
+            node.output[0] for node in self.nodes if node.op_type == "Conv" and self._narrow(node)
+        }
+        self.integers: dict[str, str] = {}  # float tensor -> its integer twin
+        self.integer_only: set[str] = set()  # read by nobody as the float that it was
+        self.params: dict[str, _Params] = {}
+        self.built: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+
+    def run(self) -> onnx.ModelProto:
+        wanted = self._tensors()
+        ranges = _calibrate(self.model, sorted(wanted - {self._pixels()}), self.photographs)
+        self.params = {name: _best_params(values) for name, values in ranges.items()}
+        self.params[self._pixels()] = _BYTES
+        last = self._last()
+        skipped: set[str] = set()
+        for node in self.nodes:
+            output = node.output[0]
+            if output in skipped:
+                continue
+            if output == self._pixels():  # uint8 goes on as it is
+                self.integers[output] = node.input[0]
+                continue
+            if output in self.integer_convs:
+                self._conv(node)
+            elif node.op_type in _MOVES and node.input[0] in self.integers:
+                self._move(node)
+                continue
+            else:
+                self._float(node)
+            if output == last and output in self.integer_convs:
+                # Clip, Round and Cast are what quantising to whole levels does.
+                tail = self._chain_down(output)
+                self.integers[tail[-1]] = self._quantize(output, _BYTES)
+                skipped.update(tail)
+            elif output in self.params:
+                self.integers[output] = self._quantize(output, self.params[output])
+        del self.model.graph.node[:], self.model.graph.initializer[:]
+        self.model.graph.node.extend(self.built)
+        used = {name for node in self.built for name in node.input}
+        for name, value in self.weights.items():
+            if name in used:
+                self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
+        self.model.graph.initializer.extend(self.constants.values())
+        return self.model
+
+    def _narrow(self, convolution: onnx.NodeProto) -> bool:
+        channels, _, height, _ = self.weights[convolution.input[1]].shape
+        return channels >= _FEW_CHANNELS or height <= _WIDE
+
+    def _tensors(self) -> set[str]:
+        """Float tensors that get an integer twin: what feeds a convolution and what it gives."""
+        fed: set[str] = set()
+        for node in self.nodes:
+            if node.output[0] in self.integer_convs:
+                fed.add(self._root(node.input[0]))
+                self.integer_only.add(self._after_relu(node.output[0]))
+            # A sum is of integers if both its terms are, as where normalisation folds away.
+            if node.op_type == "Add" and all(
+                self._root(name) in self.integer_only for name in node.input
+            ):
+                self.integer_only.add(self._after_relu(node.output[0]))
+        self.integer_only.discard(self._last())  # whole levels, not 256 of its own
+        return fed | self.integer_only
+
+    def _root(self, name: str) -> str:
+        """Where the values of a tensor were computed: up through nodes that only move them."""
+        while (node := self.producer.get(name)) is not None and node.op_type in _MOVES:
+            name = node.input[0]
+        return name
+
+    def _after_relu(self, name: str) -> str:
+        users = self.consumers[name]
+        alone = len(users) == 1 and users[0].op_type == "Relu"
+        return str(users[0].output[0]) if alone else name
+
+    def _pixels(self) -> str:
+        """The tensor that holds the image as floats."""
+        (cast,) = (
+            node
+            for node in self.nodes
+            if node.op_type == "Cast" and self._root(node.input[0]) == INPUT_NAME
+        )
+        return str(cast.output[0])
+
+    def _last(self) -> str:
+        """The output of the last convolution."""
+        return str([node for node in self.nodes if node.op_type == "Conv"][-1].output[0])
+
+    def _chain_down(self, name: str) -> list[str]:
+        chain = []
+        while (user := self.consumers[name][0]).op_type in ("Clip", "Round", "Cast"):
+            name = user.output[0]
+            chain.append(name)
+        return chain
+
+    def _conv(self, node: onnx.NodeProto) -> None:
+        root = self._root(node.input[0])
+        x = self._dequantize(self.integers[node.input[0]], self.params[root])
+        weight: Floats = self.weights[node.input[1]]
+        scale = np.abs(weight).max(axis=(1, 2, 3)) / _WEIGHT_MOST
+        scale = np.maximum(scale, np.float32(1e-12)).astype(np.float32)
+        rounded = np.rint(weight / scale[:, None, None, None]).astype(np.int8)
+        inputs = [x, self._dequantize_constant(node.input[1], rounded, scale)]
+        if len(node.input) > 2:
+            bias_scale = scale * self.params[root].scale
+            bias = np.rint(self.weights[node.input[2]] / bias_scale.astype(np.float64))
+            bias = np.clip(bias, -(2**31) + 1, 2**31 - 1).astype(np.int32)
+            inputs.append(self._dequantize_constant(node.input[2], bias, bias_scale))
+        del node.input[:]
+        node.input.extend(inputs)
+        self.built.append(node)
+
+    def _move(self, node: onnx.NodeProto) -> None:
+        """Padding, resizing and the like, on the integers."""
+        node.input[0] = self.integers[node.input[0]]
+        self.integers[node.output[0]] = node.output[0]
+        self.built.append(node)
+
+    def _float(self, node: onnx.NodeProto) -> None:
+        integer_sum = node.op_type == "Add" and node.output[0] in self.integer_only
+        for index, name in enumerate(node.input):
+            root = self._root(name)
+            moved = name != root  # there is no float version of it any more
+            if name in self.integers and (moved or integer_sum or root in self.integer_only):
+                node.input[index] = self._dequantize(self.integers[name], self.params[root])
+        self.built.append(node)
+
+    def _quantize(self, name: str, params: _Params) -> str:
+        output = f"{name}_quantized"
+        self._add("QuantizeLinear", [name, *self._params(params)], output)
+        return output
+
+    def _dequantize(self, name: str, params: _Params) -> str:
+        output = f"{name}_float_{len(self.built)}"
+        self._add("DequantizeLinear", [name, *self._params(params)], output)
+        return output
+
+    def _dequantize_constant(self, name: str, values: NDArray[Any], scale: Floats) -> str:
+        zero = np.zeros(scale.shape, values.dtype)
+        inputs = [
+            self._constant(f"{name}_{part}", value)
+            for part, value in (("integers", values), ("scale", scale), ("zero", zero))
+        ]
+        self._add("DequantizeLinear", inputs, f"{name}_float", axis=0)
+        return f"{name}_float"
+
+    def _params(self, params: _Params) -> list[str]:
+        scale = self._constant(f"scale_{float(params.scale)!r}", np.asarray(params.scale))
+        return [scale, self._constant(f"zero_{int(params.zero)}", np.asarray(params.zero))]
+
+    def _constant(self, name: str, value: NDArray[Any]) -> str:
+        self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
+        return name
+
+    def _add(self, kind: str, inputs: Iterable[str], output: str, **attributes: Any) -> None:
+        self.built.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+
+
+def _equalize(model: onnx.ModelProto, photographs: Sequence[Array]) -> None:
+    """Give every channel before an instance normalisation mean 0 and deviation 1, in place.
+
+    The normalisation undoes it, and one 8-bit scale then serves all channels alike.
+    """
+    nodes = list(model.graph.node)
+    consumers = _consumers(nodes)
+    pairs = [
+        (node, consumers[node.output[0]][0])
+        for node in nodes
+        if node.op_type == "Conv"
+        and [user.op_type for user in consumers[node.output[0]]] == ["InstanceNormalization"]
+    ]
+    if not pairs:
+        return
+    weights = {w.name: w for w in model.graph.initializer}
+    moments = _channel_moments(model, [conv.output[0] for conv, _ in pairs], photographs)
+    for conv, _norm in pairs:
+        mean, deviation = moments[conv.output[0]]
+        weight = weights[conv.input[1]]
+        values = numpy_helper.to_array(weight) / deviation[:, None, None, None]
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float32), weight.name))
+        bias = -mean / deviation
+        if len(conv.input) > 2:
+            bias += numpy_helper.to_array(weights[conv.input[2]]) / deviation
+            del conv.input[2]
+        name = f"{weight.name}_bias"
+        model.graph.initializer.append(numpy_helper.from_array(bias.astype(np.float32), name))
+        conv.input.append(name)
+
+
+def _channel_moments(
+    model: onnx.ModelProto, names: Sequence[str], photographs: Sequence[Array]
+) -> dict[str, tuple[Floats, Floats]]:
+    """Mean and deviation of each channel of the tensors `names` over all photographs."""
+    sums: dict[str, NDArray[np.float64]] = {}
+    for values in _activations(model, names, photographs):
+        for name, x in values.items():
+            flat = x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1).astype(np.float64)
+            moments = np.stack([flat.mean(1), np.square(flat).mean(1)])
+            sums[name] = sums.get(name, 0) + moments / len(photographs)
+    result = {}
+    for name, (mean, square) in sums.items():
+        deviation = np.sqrt(np.maximum(square - mean**2, 0))
+        result[name] = (mean, np.where(deviation > 1e-6, deviation, 1))  # a dead channel stays
+    return result
+
+
+def _calibrate(
+    model: onnx.ModelProto, names: Sequence[str], photographs: Sequence[Array]
+) -> dict[str, Floats]:
+    """A sample of the values of each tensor, its extremes included."""
+    rng = np.random.default_rng(0)
+    kept: dict[str, list[Floats]] = defaultdict(list)
+    for values in _activations(model, names, photographs):
+        for name, x in values.items():
+            flat = x.ravel()
+            kept[name].append(flat[rng.integers(flat.size, size=_SAMPLES)])
+            kept[name].append(np.array([flat.min(), flat.max()], np.float32))
+    return {name: np.concatenate(parts) for name, parts in kept.items()}
+
+
+def _activations(
+    model: onnx.ModelProto, names: Sequence[str], photographs: Sequence[Array]
+) -> Iterable[dict[str, Floats]]:
+    """The values of the tensors `names`, photograph by photograph."""
+    probed = copy.deepcopy(model)
+    for name in names:
+        probed.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(
+        probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    for photograph in photographs:
+        found = session.run(list(names), {INPUT_NAME: photograph[None]})
+        yield dict(zip(names, found, strict=True))
+
+
+def _best_params(values: Floats) -> _Params:
+    """The range with the least mean squared error, clipping included (Nagel et al., 3.1)."""
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    if high - low < 1e-9:
+        return _Params(np.float32(1), np.uint8(0))
+    best, least = _Params(np.float32((high - low) / 255), np.uint8(0)), np.inf
+    for share in np.linspace(0.3, 1, 29):
+        scale = np.float32(share * (high - low) / 255)
+        zero = np.clip(np.rint(-share * low / scale), 0, 255)
+        integers = np.clip(np.rint(values / scale) + zero, 0, 255)
+        error = float(np.square((integers - zero) * scale - values).mean())
+        if error < least:
+            best, least = _Params(scale, np.uint8(zero)), error
+    return best
+
+
+def _consumers(nodes: Sequence[onnx.NodeProto]) -> dict[str, list[onnx.NodeProto]]:
+    found: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in nodes:
+        for name in node.input:
+            found[name].append(node)
+    return found
