@@ -6,7 +6,9 @@ import typer
 
 from nst import cli as optimize_cli
 from nst.infer import cli as infer_cli
+from nst.infer import cli_info, cli_inspect
 from nst.train import cli as train_cli
+from nst.train import cli_bench, cli_score
 
 app = typer.Typer(
     name="nst",
@@ -15,9 +17,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-train_cli.register(app)
-infer_cli.register(app)
-optimize_cli.register(app)
+for part in (train_cli, infer_cli, optimize_cli, cli_score, cli_inspect, cli_bench, cli_info):
+    part.register(app)
 
 
 @app.callback(invoke_without_command=True)

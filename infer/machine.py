@@ -1,0 +1,395 @@
+"""What this machine has, and which execution providers really work on it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ctypes
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnxruntime
+
+from nst.config import Provider
+from nst.errors import TRAIN_PACKAGES, NstError
+from nst.infer.providers import AUTO, KINDS, cuda_devices, installed_providers, open_session
+
+# What decides how fast convolutions and 8-bit arithmetic are: x86 first, then Arm.
+FEATURES = (
+    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve"),
+)
+# The packages that bring ONNX Runtime and OpenCV under one import name each.
+PACKAGES = {
+    "nst": ("nst",),
+    "onnxruntime": (
+        *("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime"),
+    ),
+    "opencv": (
+        *("opencv-python", "opencv-python-headless"),
+        *("opencv-contrib-python", "opencv-contrib-python-headless"),
+    ),
+    "torch": ("torch",),
+}
+
+# A 1×1 convolution that doubles float [1, 1, 8, 8]: opset 17, IR 8. tests/infer/test_machine.py
+# builds the same with onnx, which the base install lacks.
+TEST_MODEL = base64.b64decode(
+    "CAg6YwoPCgF4CgF3EgF5IgRDb252EgFnKhMIAQgBCAEIARABIgQAAABAQgF3WhsKAXgSFgoUCAESEAoCCAEKAggBCgII"
+    "CAoCCAhiGwoBeRIWChQIARIQCgIIAQoCCAEKAggICgIICEIECgAQEQ=="
+)
+
+
+@dataclass(frozen=True)
+class GPU:
+    """An NVIDIA GPU, as nvidia-smi describes it; memory in GiB, None where it is the machine's."""
+
+    name: str
+    memory: float | None
+    driver: str
+
+    @property
+    def line(self) -> str:
+        """Name and memory."""
+        return self.name if self.memory is None else f"{self.name} ({self.memory:.0f} GiB)"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine has; None or empty where it can't be told.
+
+    Attributes:
+        cpu: its name.
+        physical_cores, logical_cores: of the machine.
+        usable_cores: what affinity and the container's quota leave to this process.
+        load: processes that ran or waited for a core, the average of the last minute.
+        memory: GiB, of the machine or of the container if that has less.
+        features: of `FEATURES`, those that the CPU has.
+        gpus: NVIDIA GPUs.
+        system, python: operating system and Python version.
+        versions: of nst, onnxruntime, opencv and torch, those that are installed, each with the
+            name of its package where that differs.
+        torch_cuda: the CUDA version that torch was built for.
+    """
+
+    cpu: str
+    physical_cores: int | None
+    logical_cores: int
+    usable_cores: float
+    load: float | None
+    memory: float | None
+    features: tuple[str, ...]
+    gpus: tuple[GPU, ...]
+    system: str
+    python: str
+    versions: dict[str, str]
+    torch_cuda: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def cpu_line(self) -> str:
+        """The CPU in a few words: name, cores, features."""
+        cores = self.physical_cores or self.logical_cores
+        line = f"{self.cpu}, {cores} core{'s' if cores != 1 else ''}"
+        if self.logical_cores != cores:
+            line += f" with {self.logical_cores} threads"
+        if self.usable_cores < self.logical_cores:
+            line += f", {self.usable_cores:g} of them usable"
+        return line + (f" ({' '.join(self.features)})" if self.features else "")
+
+    @property
+    def line(self) -> str:
+        """The machine in one line, as a benchmark states it."""
+        memory = "" if self.memory is None else f", {self.memory:.0f} GiB"
+        gpus = ", ".join(gpu.line for gpu in self.gpus) or "no GPU"
+        runtime = self.versions.get("onnxruntime", "unknown")
+        return f"{self.cpu_line}{memory}; {gpus}; ONNX Runtime {runtime}"
+
+
+@dataclass(frozen=True)
+class ProviderState:
+    """One execution provider on this machine.
+
+    Attributes:
+        name: ours, `cuda`; full_name: ONNX Runtime's.
+        hardware: what it computes on.
+        installed: whether this ONNX Runtime was built with it.
+        works: whether a small model ran on it.
+        problem: why it does not work; empty if it does, or isn't installed.
+        install: how to get it.
+    """
+
+    name: str
+    full_name: str
+    hardware: str
+    installed: bool
+    works: bool
+    problem: str
+    install: str
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Whether this machine can train.
+
+    Attributes:
+        missing: packages of the extra that aren't installed.
+        device: where `--device auto` will most likely train: `cuda` or `cpu`.
+    """
+
+    missing: tuple[str, ...]
+    device: str
+
+
+def read_machine() -> Machine:
+    """Look at the machine. Loads no torch, and never fails."""
+    name, features = _cpu()
+    return Machine(
+        cpu=name or platform.processor() or platform.machine() or "unknown CPU",
+        physical_cores=_physical_cores(),
+        logical_cores=os.cpu_count() or 1,
+        usable_cores=usable_cores(),
+        load=_load(),
+        memory=_memory(),
+        features=tuple(feature for feature in FEATURES if feature in features),
+        gpus=_gpus(),
+        system=_system(),
+        python=platform.python_version(),
+        versions=_versions(),
+        torch_cuda=_torch_cuda(),
+    )
+
+
+def check_providers() -> tuple[ProviderState, ...]:
+    """Every provider that nst knows, each tried with a small model."""
+    installed = installed_providers()
+    states = []
+    for name, kind in KINDS.items():
+        problem = _problem(name) if name in installed else ""
+        works = name in installed and not problem
+        state = ProviderState(
+            *(name, kind.full_name, kind.hardware, name in installed, works, problem, kind.install)
+        )
+        states.append(state)
+    return tuple(states)
+
+
+def auto_provider(states: tuple[ProviderState, ...]) -> str:
+    """Which of them `auto` takes."""
+    works = {state.name for state in states if state.works}
+    return next((name for name in AUTO if name in works), "cpu")
+
+
+def check_training() -> TrainingState:
+    """Whether the extra is installed. Loads no torch: its device is told from its build."""
+    try:
+        wanted = importlib.metadata.requires("nst") or []
+    except importlib.metadata.PackageNotFoundError:
+        wanted = [f'{package}; extra == "train"' for package in sorted(TRAIN_PACKAGES)]
+    packages = [
+        re.split(r"[^\w.-]", line)[0] for line in wanted if re.search("extra == .train", line)
+    ]
+    return TrainingState(
+        missing=tuple(package for package in packages if package_version(package) is None),
+        device="cuda" if _torch_cuda() and cuda_devices() else "cpu",
+    )
+
+
+def usable_cores(root: Path = Path("/")) -> float:
+    """Cores that affinity and the container's quota leave to this process."""
+    if sys.platform == "linux":
+        cores = float(len(os.sched_getaffinity(0)))
+    else:
+        cores = float(os.cpu_count() or 1)
+    return min([cores, *_quotas(root)])
+
+
+def gpu_memory_used() -> float | None:
+    """MiB in use on all NVIDIA GPUs together, by whichever process; None without nvidia-smi."""
+    used = [float(row[0]) for row in _nvidia_smi("memory.used") if row[0].isdigit()]
+    return sum(used) if used else None
+
+
+def _problem(provider: str) -> str:
+    """Why the test model does not run on a provider; empty if it does."""
+    try:
+        open_session(TEST_MODEL, "the test model", cast(Provider, provider), 1, _probe)
+    except NstError as error:
+        return str(error).rpartition(": ")[0]  # less the mend, which points here
+    return ""
+
+
+def _probe(session: onnxruntime.InferenceSession) -> None:
+    x = np.arange(64, dtype=np.float32).reshape(1, 1, 8, 8)
+    (y,) = session.run(None, {"x": x})
+    if not np.allclose(y, 2 * x):
+        raise RuntimeError("its results are wrong")
+
+
+def _cpu() -> tuple[str, set[str]]:
+    name, features = "", set[str]()
+    if sys.platform == "linux":
+        name, features = parse_cpuinfo(_read(Path("/proc/cpuinfo")))
+    elif sys.platform == "darwin":
+        name = _sysctl("machdep.cpu.brand_string")
+        features = set(
+            _sysctl("machdep.cpu.features", "machdep.cpu.leaf7_features").lower().split()
+        )
+        arm = {"I8MM": "i8mm", "BF16": "bf16", "DotProd": "asimddp", "FP16": "asimdhp"}
+        features |= {arm[key] for key in arm if _sysctl(f"hw.optional.arm.FEAT_{key}") == "1"}
+    elif sys.platform == "win32":
+        import winreg
+
+        path = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
+        with contextlib.suppress(OSError), winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path) as key:
+            name = str(winreg.QueryValueEx(key, "ProcessorNameString")[0]).strip()
+        present = {40: "avx2", 41: "avx512f"}  # PF_AVX2…, PF_AVX512F_INSTRUCTIONS_AVAILABLE
+        test = ctypes.windll.kernel32.IsProcessorFeaturePresent
+        features = {present[number] for number in present if test(number)}
+    return name, features
+
+
+def parse_cpuinfo(text: str) -> tuple[str, set[str]]:
+    """Name and feature flags of the first CPU in the text of /proc/cpuinfo."""
+    fields = dict(re.findall(r"^([^\t:]+?)\s*: *(.*)$", text.partition("\n\n")[0], re.M))
+    flags = fields.get("flags") or fields.get("Features") or ""
+    return fields.get("model name", "").strip(), set(flags.split())
+
+
+def _physical_cores() -> int | None:
+    if sys.platform == "darwin":
+        count = _sysctl("hw.physicalcpu")
+        return int(count) if count.isdigit() else None
+    siblings = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")
+    return len({_read(path) for path in siblings}) or None
+
+
+def _load() -> float | None:
+    try:
+        return os.getloadavg()[0]
+    except (OSError, AttributeError):  # Windows has none
+        return None
+
+
+def _memory() -> float | None:
+    try:
+        if sys.platform == "win32":
+            kilobytes = ctypes.c_ulonglong()
+            ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
+            return kilobytes.value / 2**20 or None
+        if sys.platform == "darwin":
+            return int(_sysctl("hw.memsize")) / 2**30
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError, AttributeError):
+        return None
+    limits = _cgroup_files(Path("/"), "memory", ("memory.max", "memory.limit_in_bytes"))
+    return min([total, *(int(text) for text in limits if text.isdigit())]) / 2**30
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Cores that the control groups of this process allow, both versions of them."""
+    for text in _cgroup_files(root, "cpu", ("cpu.max",)):
+        quota, _, period = text.partition(" ")
+        if quota.isdigit() and period.isdigit():
+            yield int(quota) / int(period)
+    quotas = _cgroup_files(root, "cpu", ("cpu.cfs_quota_us",))
+    periods = _cgroup_files(root, "cpu", ("cpu.cfs_period_us",))
+    for quota, period in zip(quotas, periods, strict=False):
+        if quota.isdigit() and period.isdigit():  # -1 is no quota
+            yield int(quota) / int(period)
+
+
+def _cgroup_files(root: Path, controller: str, names: tuple[str, ...]) -> list[str]:
+    """Texts of a controller's files in this process's group and in all those above it."""
+    found = []
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number != "0" and controller not in controllers.split(","):
+            continue
+        mount = root / "sys/fs/cgroup" / ("" if number == "0" else controller)
+        group = mount / path.strip("/")
+        for folder in (group, *group.parents):
+            found += [text for name in names if (text := _read(folder / name).strip())]
+            if folder == mount:
+                break
+    return found
+
+
+def _gpus() -> tuple[GPU, ...]:
+    return tuple(
+        GPU(name, round(int(memory) / 1024, 1) if memory.isdigit() else None, driver)
+        for name, memory, driver in _nvidia_smi("name,memory.total,driver_version")
+    )
+
+
+def _nvidia_smi(fields: str) -> list[list[str]]:
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    rows = [line.split(", ") for line in _output(command).splitlines()]
+    return [row for row in rows if len(row) == fields.count(",") + 1]
+
+
+def _sysctl(*names: str) -> str:
+    return " ".join(_output(["sysctl", "-n", *names]).split())
+
+
+def _output(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _system() -> str:
+    kernel = platform.platform(terse=True)
+    try:
+        return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {kernel}"
+    except (OSError, KeyError):
+        return kernel
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name, packages in PACKAGES.items():
+        for package in packages:
+            version = package_version(package)
+            if version is not None:
+                found[name] = version if package == name else f"{version} ({package})"
+                break
+    return found
+
+
+def package_version(package: str) -> str | None:
+    """The installed version, without importing the package; None if it isn't installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _torch_cuda() -> str | None:
+    try:
+        path = importlib.metadata.distribution("torch").locate_file("torch/version.py")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    match = re.search(r"^cuda\b.*= '([\d.]+)'", _read(Path(str(path))), re.M)
+    return match[1] if match else None
