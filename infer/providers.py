@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import io
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import onnxruntime
@@ -157,6 +157,16 @@ def reason(error: Exception) -> str:
     return lines[-1].rpartition(" : ")[2][:200].rstrip(".")
 
 
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """No log of ONNX Runtime's own: what fails is raised, and said in one line."""
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(2)  # as it comes
+
+
 def _open(data: bytes, name: str, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -169,7 +179,7 @@ def _open(data: bytes, name: str, threads: int) -> onnxruntime.InferenceSession:
     if name == "cpu":
         providers = providers[:1]
     # ONNX Runtime prints to the standard output, where a picture may be on its way.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), _silence():
         if name in ("cuda", "tensorrt") and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
         session = onnxruntime.InferenceSession(data, options, providers=providers)

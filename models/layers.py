@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 from nst.models.config import Norm
 
-_NORMS = {
-    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
-    "batch": nn.BatchNorm2d,
-}
+
+def _norm(kind: Norm, channels: int) -> nn.Module:
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.InstanceNorm2d(channels, affine=True)
 
 
 class ConvLayer(nn.Sequential):
@@ -31,7 +32,7 @@ class ConvLayer(nn.Sequential):
         convolution = nn.Conv2d(
             inputs, outputs, kernel, stride, kernel // 2, padding_mode="reflect", bias=False
         )
-        parts: list[nn.Module] = [convolution, _NORMS[norm](outputs)]
+        parts: list[nn.Module] = [convolution, _norm(norm, outputs)]
         if relu:
             parts.append(nn.ReLU())
         super().__init__(*parts)

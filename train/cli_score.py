@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -94,7 +94,7 @@ def score_command(
             say(f"note: {note}")
         _check_style(model, stylizer.metadata, style)
         config, weights = trained_objective(stylizer.metadata)
-        given = {
+        given: dict[str, Any] = {
             "content_weight": content_weight,
             "style_weight": style_weight,
             "tv_weight": tv_weight,

@@ -242,7 +242,7 @@ class _Quantizer:
         self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
-    def _add(self, kind: str, inputs: Iterable[str], output: str, **attributes: Any) -> None:
+    def _add(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
         self.built.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
 
 
