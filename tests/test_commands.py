@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,11 @@ from typer.testing import CliRunner
 
 from nst.__main__ import app
 from nst.images import Array, load_image, save_image
+from nst.infer.session import Stylizer
+from nst.models.transformer import TransformerConfig, TransformerNet
+from nst.train.checkpoint import save_checkpoint
+
+COMMANDS = ("train", "image", "optimize", "export", "score", "inspect", "bench", "info")
 
 
 def nst(*arguments: object) -> tuple[int, list[str]]:
@@ -34,7 +40,7 @@ def refused(status: int, arguments: Sequence[object], *words: object) -> None:
 
 
 def test_help_and_version() -> None:
-    for arguments in ([], ["train"], ["image"], ["optimize"]):
+    for arguments in ([], *([name] for name in COMMANDS)):
         result = CliRunner().invoke(app, [*arguments, "--help"])
         assert result.exit_code == 0
         assert "Usage" in result.output
@@ -95,14 +101,115 @@ def test_bad_content_folders(tmp_path: Path, style_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is present")
 def test_cuda_without_a_gpu(style_path: Path, model_path: Path, tmp_path: Path) -> None:
-    cuda = ["--device", "cuda"]
     for arguments in (
         ["train", "--style", style_path, "--out", tmp_path / "run"],
         ["optimize", style_path, "--style", style_path, "--out", tmp_path / "a.png"],
-        ["image", style_path, "--style", model_path, "--out", tmp_path / "a.png"],
+        ["score", model_path, "--style", style_path],
     ):
-        refused(1, [*arguments, *cuda], "--device cpu")
+        refused(1, [*arguments, "--device", "cuda"], "--device cpu")
+    image = ["image", style_path, "--style", model_path, "--out", tmp_path / "a.png"]
+    for provider in ("cuda", "tensorrt", "openvino", "coreml", "directml"):
+        refused(1, [*image, "--provider", provider], provider)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_providers_and_precisions(
+    style_path: Path, model_path: Path, tmp_path: Path
+) -> None:
+    out = ["--out", tmp_path / "a.png"]
+    got, lines = nst("image", style_path, "--style", model_path, *out, "--provider", "tpu")
+    assert got == 2
+    assert "tpu" in "".join(lines)
+    train = ["train", "--style", style_path, "--out", tmp_path / "run"]
+    for precision in ("int4", "fp32,fp32", ""):
+        refused(2, [*train, "--precision", precision], "precision")
+        refused(2, ["export", model_path, "--precision", precision], "precision")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, style_path: Path) -> Path:
+    """A small untrained network's checkpoint, with its style image."""
+    torch.manual_seed(1)
+    network = TransformerNet(TransformerConfig(width=4, blocks=1))
+    path = tmp_path_factory.mktemp("run") / "stripes.safetensors"
+    save_checkpoint(path, network, {"title": "Stripes"}, [load_image(style_path)])
+    return path
+
+
+def test_export_from_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    status, lines = nst("export", checkpoint, "--precision", "fp32,int8", "--out", tmp_path)
+    assert status == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"stripes.onnx", "stripes-int8.onnx"}
+    assert any("against fp32" in line for line in lines)
+    with Stylizer(tmp_path / "stripes-int8.onnx") as stylizer:
+        assert stylizer.name == "Stripes"
+        assert stylizer.precision == "int8"
+        assert "loss_over_fp32" in stylizer.metadata
+    one = tmp_path / "one.onnx"
+    assert nst("export", checkpoint, "--precision", "fp16", "--out", one)[0] == 0
+    with Stylizer(one, provider="cpu") as stylizer:
+        assert stylizer.precision == "fp16"
+
+
+def test_bad_input_of_export(
+    checkpoint: Path, tmp_path: Path, bad_images: dict[str, Path], style_path: Path
+) -> None:
+    refused(1, ["export", tmp_path / "none.safetensors"], "does not exist")
+    refused(1, ["export", style_path, "--out", tmp_path / "out"], "not a checkpoint")
+    both = ["export", checkpoint, "--precision", "fp16,int8", "--out", tmp_path / "a.onnx"]
+    refused(2, both, "name a folder")
+    refused(
+        1,
+        ["export", checkpoint, "--out", tmp_path / "out", "--style", bad_images["text"]],
+        bad_images["text"],
+    )
+    (tmp_path / "empty").mkdir()
+    refused(
+        1,
+        ["export", checkpoint, "--out", tmp_path / "out", "--content", tmp_path / "empty"],
+        "no usable image",
+    )
+    assert not list(tmp_path.rglob("*.onnx"))
+
+
+def test_score(model_path: Path, style_path: Path, tmp_path: Path, photograph: Array) -> None:
+    save_image(tmp_path / "photos" / "a.png", photograph)
+    (tmp_path / "photos" / "b.jpg").write_text("no image")
+    common = ["score", model_path, "--style", style_path, "--content", tmp_path / "photos"]
+    common += ["--iterations", "1", "--device", "cpu", "--style-size", "64"]
+    result = CliRunner().invoke(
+        app, [str(a) for a in (*common, "--json", "--plot", tmp_path / "a.png")]
+    )
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["objective"]["style_size"] == 64
+    assert len(found["photographs"]) == 1
+    assert load_image(tmp_path / "a.png").std() > 10
+    lines = result.stderr.splitlines()
+    assert any("b.jpg" in line for line in lines)
+    # The tiny model says that it learned from another image.
+    assert any("is not the style image" in line for line in lines)
+    table = CliRunner().invoke(app, [str(a) for a in common]).stdout
+    assert "iterations of the optimiser" in table
+    assert "photographs as they are" in table
+
+
+def test_bad_input_of_score(
+    model_path: Path, style_path: Path, tmp_path: Path, bad_images: dict[str, Path]
+) -> None:
+    common = ["score", model_path, "--style", style_path]
+    (tmp_path / "empty").mkdir()
+    refused(1, [*common, "--content", tmp_path / "empty"], "no usable image")
+    refused(1, [*common, "--content", tmp_path / "nowhere"], "does not exist")
+    refused(1, [*common, "--content", bad_images["text"]], bad_images["text"])
+    refused(2, [*common, "--iterations", "0"], "iterations")
+    refused(2, [*common, "--iterations", "1001"], "iterations")
+    refused(2, [*common, "--plot", tmp_path / "a.jpg"], "PNG")
+    refused(2, [*common, "--style-weight", "nan"], "finite")
+    refused(1, ["score", model_path, "--style", bad_images["missing"]], "does not exist")
+    refused(1, ["score", tmp_path / "none.onnx", "--style", style_path], "does not exist")
+    refused(1, ["score", bad_images["text"], "--style", style_path], "not an ONNX model")
 
 
 def test_a_model_that_is_not_ours(tmp_path: Path, style_path: Path) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from nst.__main__ import app
 from nst.images import load_image
 
-COMMANDS = ("train", "image", "optimize")
+COMMANDS = ("train", "image", "optimize", "export", "score", "inspect", "bench", "info")
 
 
 def pages(root: Path) -> list[Path]:

@@ -82,6 +82,7 @@ def score_command(
         from nst.photographs import held_out, load_photographs
         from nst.train.score import build_objective, score, trained_objective
 
+    place = pick_device(device)
     styles = [load_style(path) for path in style]
     photographs, skipped = load_photographs(content) if content else (held_out(), [])
     for error in skipped:
@@ -92,7 +93,6 @@ def score_command(
     ):
         for note in stylizer.notes:
             say(f"note: {note}")
-        _check_style(model, stylizer.metadata, style)
         config, weights = trained_objective(stylizer.metadata)
         given: dict[str, Any] = {
             "content_weight": content_weight,
@@ -105,7 +105,8 @@ def score_command(
         weights = numbers("--style-weights", style_weights) or weights
         if len(weights) != len(styles) and not style_weights:
             weights = ()
-        objective = build_objective(styles, weights, config, pick_device(device))
+        objective = build_objective(styles, weights, config, place)
+        _check_style(model, stylizer.metadata, style)
         task = bar.add_task("scoring", total=1.0)
 
         def report(progress: ScoreProgress) -> None:
