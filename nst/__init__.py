@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nst.models.config import TransformerConfig
     from nst.models.transformer import TransformerNet
     from nst.train.config import TrainConfig
+    from nst.train.score import score
     from nst.train.trainer import train_style
     from nst.vgg import VGG19Features
 
@@ -37,6 +38,7 @@ _HOMES = {
     "TransformerConfig": "nst.models.config",
     "TransformerNet": "nst.models.transformer",
     "TrainConfig": "nst.train.config",
+    "score": "nst.train.score",
     "train_style": "nst.train.trainer",
     "VGG19Features": "nst.vgg",
 }
@@ -49,6 +51,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "save_image",
     "OptimizeConfig",
     "optimize",
+    "score",
     "ObjectiveConfig",
     "PerceptualLoss",
     "VGG19Features",

@@ -16,7 +16,14 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-for command in (["nst", "--help"], ["nst", "image", "--help"], ["nst-train", "--help"]):
+bench = ["nst", "bench", "tiny.onnx", "--reference", "none", "--size", "64x48", "--seconds", "0.1"]
+for command in (
+    ["nst", "--help"],
+    ["nst", "image", "--help"],
+    ["nst-train", "--help"],
+    ["nst", "info"],
+    bench,
+):
     done = run(*command)
     assert done.returncode == 0, done.stderr
 
@@ -28,6 +35,9 @@ assert Image.open("painted.png").size == Image.open("wave.jpg").size
 for command in (
     ["nst-train", "--style", "wave.jpg"],
     ["nst", "optimize", "wave.jpg", "--style", "wave.jpg", "--out", "a.png"],
+    ["nst", "score", "tiny.onnx", "--style", "wave.jpg"],
+    ["nst", "export", "a.safetensors"],
+    ["nst", "inspect", "tiny.onnx"],
 ):
     done = run(*command)
     assert done.returncode == 1, done
