@@ -6,6 +6,7 @@ import base64
 import contextlib
 import ctypes
 import importlib.metadata
+import math
 import os
 import platform
 import re
@@ -208,17 +209,26 @@ def check_training() -> TrainingState:
 
 def usable_cores(root: Path = Path("/")) -> float:
     """Cores that affinity and the container's quota leave to this process."""
-    if sys.platform == "linux":
-        cores = float(len(os.sched_getaffinity(0)))
-    else:
-        cores = float(os.cpu_count() or 1)
-    return min([cores, *_quotas(root)])
+    return min([float(_affinity()), *_quotas(root)])
+
+
+def quota_threads(root: Path = Path("/")) -> int:
+    """Threads that a container's quota has room for; 0 where it leaves all cores.
+
+    ONNX Runtime counts cores and knows no quotas: its threads would be stopped most of the time.
+    """
+    cores = usable_cores(root)
+    return math.ceil(cores) if cores < _affinity() else 0
 
 
 def gpu_memory_used() -> float | None:
     """MiB in use on all NVIDIA GPUs together, by whichever process; None without nvidia-smi."""
     used = [float(row[0]) for row in _nvidia_smi("memory.used") if row[0].isdigit()]
     return sum(used) if used else None
+
+
+def _affinity() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _problem(provider: str) -> str:

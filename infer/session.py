@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nst.config import Provider, check_number
 from nst.errors import ModelError, NstError, UsageError
 from nst.images import Array
+from nst.infer.machine import quota_threads
 from nst.infer.providers import open_session, reason
 from nst.infer.signature import SMALLEST_SIDE, Signature, read_signature
 
@@ -31,7 +32,7 @@ class Stylizer:
             RGB image to another (see `nst.infer.signature`).
         provider: where to compute; `auto` takes the first of CUDA, OpenVINO and DirectML that is
             installed and works, else the CPU.
-        threads: of the CPU provider; 0 for one a core.
+        threads: of the CPU provider; 0 for one a core, or as many as a container's quota allows.
 
     Attributes:
         provider: our name of the provider at work: `cpu`, `cuda`, …
@@ -55,7 +56,7 @@ class Stylizer:
         self._name = "the model" if isinstance(model, bytes) else os.fspath(model)
         data = model if isinstance(model, bytes) else _read(Path(model))
         session, self.provider, self.notes = open_session(
-            data, self._name, provider, threads, self._probe
+            data, self._name, provider, threads or quota_threads(), self._probe
         )
         self.signature = self._read_signature(session)
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from nst.infer.machine import (
     check_training,
     gpu_memory_used,
     parse_cpuinfo,
+    quota_threads,
     read_machine,
     usable_cores,
 )
@@ -121,7 +123,10 @@ def test_cpuinfo() -> None:
 )
 def test_a_containers_quota(tmp_path: Path, files: dict[str, str], cores: float | None) -> None:
     expected = len(os.sched_getaffinity(0)) if cores is None else cores
-    assert usable_cores(write(tmp_path, files)) == expected
+    root = write(tmp_path, files)
+    assert usable_cores(root) == expected
+    all_of_them = expected == len(os.sched_getaffinity(0))
+    assert quota_threads(root) == (0 if all_of_them else math.ceil(expected))
 
 
 @posix
