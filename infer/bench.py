@@ -272,7 +272,7 @@ class _Lane:
             times = self._run(size, self.config.warmup, self.config.seconds)
         if times:
             share = self.config.seconds / self.config.rounds
-            self.a_turn = math.ceil(share / times[-1])
+            self.a_turn = math.ceil(share / min(times))  # the first may be slow out of turn
 
     def take_turn(self, size: tuple[int, int]) -> None:
         self.times += self._run(size, self.a_turn, math.inf)
@@ -348,12 +348,12 @@ def _gmac(macs_per_pixel: str, size: tuple[int, int]) -> float | None:
 def _compared(lanes: list[_Lane], rows: list[Measurement]) -> Iterator[Measurement]:
     """The rows of one size with their speed-ups."""
     base = {
-        lane.candidate.provider: row.milliseconds
+        (lane.candidate.provider, row.provider): row.milliseconds
         for lane, row in zip(lanes, rows, strict=True)
         if row.reference and row.milliseconds
     }
     for lane, row in zip(lanes, rows, strict=True):
-        reference = base.get(lane.candidate.provider)
+        reference = base.get((lane.candidate.provider, row.provider))
         if reference and row.milliseconds:
             row = replace(row, speedup=reference / row.milliseconds)
         yield row

@@ -36,11 +36,12 @@ class Runner:
     def run(
         self, size: tuple[int, int], batch: int, repetitions: int, seconds: float
     ) -> dict[str, Any]:
-        """Repaint up to `repetitions` times, no more once `seconds` are over."""
+        """Repaint up to `repetitions` times, no more than twice once `seconds` are over."""
         assert self._stylizer is not None
         images = np.random.default_rng(0).integers(0, 256, (batch, *size, 3), np.uint8)
         times: list[float] = []
-        while len(times) < repetitions and sum(times) < seconds:
+        # The first call may be slow out of turn: algorithms are searched, engines built.
+        while len(times) < repetitions and (len(times) < 2 or sum(times) < seconds):
             start = time.perf_counter()
             self._stylizer(images)
             times.append(time.perf_counter() - start)

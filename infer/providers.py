@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import io
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -65,6 +66,8 @@ KINDS: dict[str, ProviderKind] = {
     ),
     "cpu": ProviderKind("CPUExecutionProvider", "the CPU", "always there"),
 }
+
+_OPENING = threading.Lock()
 
 # What `auto` tries. OpenVINO and DirectML come only in packages of their own, so whoever has them
 # wants them. TensorRT builds engines for minutes and CoreML comes unasked: both by name only.
@@ -135,16 +138,23 @@ def open_session(
         try:
             session = _open(data, candidate, threads)
             probe(session)
+        except ModelError:
+            raise  # the file's fault
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            _open_on_cpu(data, name, threads)  # is it the file's fault?
             why = f"the provider {candidate} does not load ({reason(error)})"
             if provider != "auto":
                 raise NstError(f"{why}: see nst info, or use --provider cpu") from error
             notes.append(f"{why}, going on without it: see nst info")
             continue
         return session, candidate, tuple(notes)
+    return _open_on_cpu(data, name, threads), "cpu", tuple(notes)
+
+
+def _open_on_cpu(data: bytes, name: str, threads: int) -> onnxruntime.InferenceSession:
     try:
-        return _open(data, "cpu", threads), "cpu", tuple(notes)
-    except Exception as error:
+        return _open(data, "cpu", threads)
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise ModelError(
             f"{name} is not an ONNX model that can be opened ({reason(error)}): "
             "train one with nst-train"
@@ -159,12 +169,16 @@ def reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """No log of ONNX Runtime's own: what fails is raised, and said in one line."""
-    onnxruntime.set_default_logger_severity(4)
-    try:
-        yield
-    finally:
-        onnxruntime.set_default_logger_severity(2)  # as it comes
+    """No log of ONNX Runtime's own: what fails is raised, and said in one line.
+
+    Log level and standard output belong to the whole process, so one session opens at a time.
+    """
+    with _OPENING:
+        onnxruntime.set_default_logger_severity(4)
+        try:
+            yield
+        finally:
+            onnxruntime.set_default_logger_severity(2)  # as it comes
 
 
 def _open(data: bytes, name: str, threads: int) -> onnxruntime.InferenceSession:
@@ -178,12 +192,16 @@ def _open(data: bytes, name: str, threads: int) -> onnxruntime.InferenceSession:
     providers = [(KINDS[part].full_name, dict(KINDS[part].options)) for part in (*stack, "cpu")]
     if name == "cpu":
         providers = providers[:1]
-    # ONNX Runtime prints to the standard output, where a picture may be on its way.
-    with contextlib.redirect_stdout(io.StringIO()), _silence():
+    with _silence():
         if name in ("cuda", "tensorrt") and hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()
-        session = onnxruntime.InferenceSession(data, options, providers=providers)
-    session.disable_fallback()  # it would change the provider behind our back
+            # It prints to the standard output, where a picture may be on its way.
+            with contextlib.redirect_stdout(io.StringIO()):
+                onnxruntime.preload_dlls()
+        # A fallback would print, and change the provider behind our back.
+        session = onnxruntime.InferenceSession(
+            data, options, providers=providers, enable_fallback=0
+        )
+    session.disable_fallback()
     if session.get_providers()[0] != KINDS[name].full_name:
         raise RuntimeError("its libraries are missing or of another version")
     return session

@@ -36,7 +36,8 @@ class Stylizer:
 
     Attributes:
         provider: our name of the provider at work: `cpu`, `cuda`, …
-        notes: a line for each provider that was tried before and failed.
+        notes: a line for each provider that was tried before and failed, and for what was assumed
+            about a file of another maker.
         metadata: what the file says of itself: title, artist, year, style_sha256, preset, …
         signature: what the file takes and gives.
 
@@ -59,6 +60,12 @@ class Stylizer:
             data, self._name, provider, threads or quota_threads(), self._probe
         )
         self.signature = self._read_signature(session)
+        if np.uint8 not in (self.signature.input_type, self.signature.output_type):
+            span = {"byte": "0 to 255", "unit": "0 to 1", "signed": "-1 to 1"}
+            self.notes += (
+                f"{self._name} is of another maker: its pixels are taken to be "
+                f"{span[self.signature.pixels]}",
+            )
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
         self._run_session: _Runner | None = (
             _BoundRunner(session) if self.provider in ("cuda", "tensorrt") else _Runner(session)
@@ -91,7 +98,7 @@ class Stylizer:
             raise UsageError(
                 f"the image is {image.dtype} {list(image.shape)}: give uint8 [H, W, 3] RGB"
             )
-        if strength == 0:
+        if strength == 0 and self._run_session is not None:
             return image.copy()
         stylized = self._repaint(np.ascontiguousarray(batch))
         if strength < 1:

@@ -80,7 +80,8 @@ class Signature:
             scale, shift = _SCALE[self.pixels]
             y = np.nan_to_num((y.astype(np.float32) - shift) / scale)
             y = np.rint(np.clip(y, 0, 255)).astype(np.uint8)
-        if 0 <= y.shape[1] - size[0] < _STRIDE and 0 <= y.shape[2] - size[1] < _STRIDE:
+        down, right = y.shape[1] - size[0], y.shape[2] - size[1]
+        if self.size is None and 0 <= down < _STRIDE and 0 <= right < _STRIDE:
             y = y[:, : size[0], : size[1]]  # rounded up to a multiple of its stride
         return np.ascontiguousarray(y if y.shape[1:3] == size else _resize(y, size))
 
@@ -108,6 +109,11 @@ def read_signature(
         ) from error
     height, width = x.shape[2:] if first_in else x.shape[1:3]
     fixed = isinstance(height, int) and isinstance(width, int)
+    if not fixed and (isinstance(height, int) or isinstance(width, int)):
+        raise ModelError(
+            f"{name} fixes one side of the image alone ({height} × {width}): "
+            "export it with both open, or both fixed"
+        )
     signature = Signature(
         input_name=x.name,
         output_name=y.name,
@@ -128,7 +134,10 @@ def read_signature(
             return signature
         return signed if np.nanmin(run(signed, image)) < -0.2 else replace(signed, pixels="unit")
     except Exception as error:
-        raise ModelError(f"{name} cannot repaint a test image ({error})") from error
+        why = " ".join(str(error).split())[-200:]
+        raise ModelError(
+            f"{name} cannot repaint a test image ({why}): train one with nst-train"
+        ) from error
 
 
 def _channels_first(shape: list[Any]) -> bool:

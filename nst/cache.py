@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+from numpy.typing import NDArray
 
 from nst.errors import NstError
 from nst.files import replacing
-from nst.images import Array
 
 
 def cache_folder() -> Path:
@@ -21,14 +21,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("NST_CACHE") or platformdirs.user_cache_dir("nst", appauthor=False))
 
 
-def content_hash(*parts: Array | str) -> str:
-    """One name for all that a result depends on: pixels with their shape, and texts."""
+def content_hash(*parts: NDArray[Any] | str) -> str:
+    """One name for all that a result depends on: arrays with their shape, and texts."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):
             digest.update(f"text {len(part)} {part}".encode())
         else:
-            digest.update(f"pixels {part.shape} {part.dtype}".encode())
+            digest.update(f"array {part.shape} {part.dtype}".encode())
             digest.update(part.tobytes())
     return digest.hexdigest()[:32]
 

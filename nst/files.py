@@ -47,6 +47,8 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
 def check_writable(target: str | os.PathLike[str]) -> None:
     """Try whether `target` could be written, before hours of work are spent on it.
 
+    Leaves nothing behind: where its folder is missing, the nearest one above is tried.
+
     Raises:
         NstError: as `replacing` would.
     """
@@ -54,8 +56,10 @@ def check_writable(target: str | os.PathLike[str]) -> None:
     if os.path.isdir(target):
         raise NstError(f"{target} is a folder: give the name of a file in it")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=target.parent):
+        folder = target.parent
+        while not os.path.exists(folder) and folder != folder.parent:
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise cannot_write(target, error) from error

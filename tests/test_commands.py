@@ -155,7 +155,8 @@ def test_export_from_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
 def test_bad_input_of_export(
     checkpoint: Path, tmp_path: Path, bad_images: dict[str, Path], style_path: Path
 ) -> None:
-    refused(1, ["export", tmp_path / "none.safetensors"], "does not exist")
+    refused(1, ["export", tmp_path / "typo" / "none.safetensors"], "does not exist")
+    assert not (tmp_path / "typo").exists()
     refused(1, ["export", style_path, "--out", tmp_path / "out"], "not a checkpoint")
     both = ["export", checkpoint, "--precision", "fp16,int8", "--out", tmp_path / "a.onnx"]
     refused(2, both, "name a folder")
@@ -181,7 +182,7 @@ def test_score(model_path: Path, style_path: Path, tmp_path: Path, photograph: A
     result = CliRunner().invoke(
         app, [str(a) for a in (*common, "--json", "--plot", tmp_path / "a.png")]
     )
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output  # one photograph could not be read
     found = json.loads(result.stdout)
     assert found["objective"]["style_size"] == 64
     assert len(found["photographs"]) == 1
@@ -207,7 +208,9 @@ def test_bad_input_of_score(
     refused(2, [*common, "--iterations", "1001"], "iterations")
     refused(2, [*common, "--plot", tmp_path / "a.jpg"], "PNG")
     refused(2, [*common, "--style-weight", "nan"], "finite")
-    refused(1, ["score", model_path, "--style", bad_images["missing"]], "does not exist")
+    missing = ["score", model_path, "--style", bad_images["missing"]]
+    refused(1, [*missing, "--plot", tmp_path / "new" / "a.png"], "does not exist")
+    assert not (tmp_path / "new").exists()
     refused(1, ["score", tmp_path / "none.onnx", "--style", style_path], "does not exist")
     refused(1, ["score", bad_images["text"], "--style", style_path], "not an ONNX model")
 

@@ -60,7 +60,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             metadata: dict[str, str] = dict(file.metadata() or {})
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         values: dict[str, Any] = json.loads(metadata.pop("network"))
-        names = sorted(name for name in state if name.startswith(_STYLE))
+        names = [name for name in state if name.startswith(_STYLE)]
+        names.sort(key=lambda name: int(name.removeprefix(_STYLE)))
         styles = tuple(state.pop(name).numpy() for name in names)
         network = TransformerNet(TransformerConfig.from_dict(values))
         network.load_state_dict(state)

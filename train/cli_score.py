@@ -106,6 +106,8 @@ def score_command(
         if len(weights) != len(styles) and not style_weights:
             weights = ()
         objective = build_objective(styles, weights, config, place)
+        if "config" not in stylizer.metadata:
+            say(f"note: {model} does not say what it was trained for: these are our defaults")
         _check_style(model, stylizer.metadata, style)
         task = bar.add_task("scoring", total=1.0)
 
@@ -134,6 +136,8 @@ def score_command(
         )
     else:
         print(_table(result, stylizer.name))
+    if skipped:
+        raise typer.Exit(1)
 
 
 def _check_style(model: Path, metadata: dict[str, str], style: list[Path]) -> None:

@@ -44,6 +44,7 @@ PARITY_SHARE, PARITY_MOST = 0.999, 3
 PARITY_SIZES = ((1, 256, 256), (1, 333, 517), (3, 96, 130))  # (batch, height, width)
 
 LOSS_TOLERANCE = 0.03  # of a smaller precision's total loss against fp32's
+LEVELS_TOLERANCE = 5.0  # of its values, in the mean, where no loss is known
 MACS_SIZE = (480, 640)
 
 
@@ -79,25 +80,29 @@ class Exported:
     Attributes:
         path: of the file.
         precision: `fp32`, `fp16` or `int8`.
-        mean_difference: of its uint8 values from fp32's, in levels; 0 for fp32 itself.
+        mean_difference: of its uint8 values from fp32's, in levels; None where none was compared.
         loss_over_fp32: its total loss divided by fp32's; None where no objective was given.
     """
 
     path: Path
     precision: str
-    mean_difference: float = 0.0
+    mean_difference: float | None = None
     loss_over_fp32: float | None = None
 
     @property
     def within(self) -> bool:
-        """Whether the total loss is within 3 % of fp32's, as far as is known."""
-        return self.loss_over_fp32 is None or abs(self.loss_over_fp32 - 1) <= LOSS_TOLERANCE
+        """Whether the total loss is within 3 % of fp32's; where none is known, the pixels tell."""
+        if self.loss_over_fp32 is None:
+            return self.mean_difference is None or self.mean_difference <= LEVELS_TOLERANCE
+        return abs(self.loss_over_fp32 - 1) <= LOSS_TOLERANCE
 
     def words(self) -> str:
         """What to tell of the file, as `int8: total loss +0.3 % over fp32, …`."""
         loss = ""
         if self.loss_over_fp32 is not None:
             loss = f"total loss {self.loss_over_fp32 - 1:+.1%} against fp32, "
+        if self.mean_difference is None:
+            return f"{self.precision}: not compared with fp32"
         off = f"values off by {self.mean_difference:.2f} levels in the mean"
         return f"{self.precision}: {loss}{off}"
 
@@ -162,6 +167,7 @@ def export_precisions(
             half = precision == "fp16"
             model = to_fp16(reference) if half else to_int8(reference, calibration())
             result = _compare(result, _serialize(model), fp32, photographs, total_loss)
+        if result.mean_difference is not None:
             about["mean_difference"] = f"{result.mean_difference:.3f}"
         if result.loss_over_fp32 is not None:
             about["loss_over_fp32"] = f"{result.loss_over_fp32:.4f}"
@@ -238,7 +244,7 @@ def _compare(
     if losses:
         got_loss, expected_loss = np.sum(losses, axis=0).tolist()
         ratio = got_loss / expected_loss
-    difference = float(np.mean(off)) if off else 0.0
+    difference = float(np.mean(off)) if off else None
     return Exported(result.path, result.precision, difference, ratio)
 
 

@@ -18,6 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from nst.errors import ExportError
 from nst.images import Array
 from nst.infer.signature import INPUT_NAME
 
@@ -36,13 +37,20 @@ _WEIGHT_MOST = 63
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` (fp32) with weights and arithmetic in half precision; it still takes and gives uint8.
 
-    Meant for GPUs: ONNX Runtime's CPU provider widens every node again.
+    Meant for GPUs: ONNX Runtime's CPU provider widens every node again, so what is compared there
+    shows the rounding of the weights, not of the sums.
+
+    Raises:
+        ExportError: a weight is beyond what fp16 holds.
     """
     half = copy.deepcopy(model)
     scales = {node.input[2] for node in half.graph.node if node.op_type == "Resize"}
     for weight in half.graph.initializer:
         if weight.data_type == TensorProto.FLOAT and weight.name not in scales:
-            values = numpy_helper.to_array(weight).astype(np.float16)
+            with np.errstate(over="ignore"):
+                values = numpy_helper.to_array(weight).astype(np.float16)
+            if not np.isfinite(values).all():
+                raise ExportError("the network's weights are too large for fp16: export fp32")
             weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     for node in half.graph.node:
         for attribute in node.attribute:
@@ -249,7 +257,8 @@ class _Quantizer:
 def _equalize(model: onnx.ModelProto, photographs: Sequence[Array]) -> None:
     """Give every channel before an instance normalisation mean 0 and deviation 1, in place.
 
-    The normalisation undoes it, and one 8-bit scale then serves all channels alike.
+    The normalisation undoes it, and one 8-bit scale then serves all channels alike. Where its ε
+    counts, because a channel hardly varies, the normalisation's own scale makes up for it.
     """
     nodes = list(model.graph.node)
     consumers = _consumers(nodes)
@@ -263,8 +272,13 @@ def _equalize(model: onnx.ModelProto, photographs: Sequence[Array]) -> None:
         return
     weights = {w.name: w for w in model.graph.initializer}
     moments = _channel_moments(model, [conv.output[0] for conv, _ in pairs], photographs)
-    for conv, _norm in pairs:
-        mean, deviation = moments[conv.output[0]]
+    for conv, norm in pairs:
+        mean, variance = moments[conv.output[0]]
+        epsilon = norm.attribute[0].f
+        deviation = np.sqrt(variance + epsilon)
+        scale = weights[norm.input[1]]
+        made_up = numpy_helper.to_array(scale) * np.sqrt(variance / deviation**2 + epsilon)
+        scale.CopyFrom(numpy_helper.from_array(made_up.astype(np.float32), scale.name))
         weight = weights[conv.input[1]]
         values = numpy_helper.to_array(weight) / deviation[:, None, None, None]
         weight.CopyFrom(numpy_helper.from_array(values.astype(np.float32), weight.name))
@@ -280,7 +294,7 @@ def _equalize(model: onnx.ModelProto, photographs: Sequence[Array]) -> None:
 def _channel_moments(
     model: onnx.ModelProto, names: Sequence[str], photographs: Sequence[Array]
 ) -> dict[str, tuple[Floats, Floats]]:
-    """Mean and deviation of each channel of the tensors `names` over all photographs."""
+    """Mean and variance of each channel of the tensors `names` over all photographs."""
     sums: dict[str, NDArray[np.float64]] = {}
     for values in _activations(model, names, photographs):
         for name, x in values.items():
@@ -289,8 +303,7 @@ def _channel_moments(
             sums[name] = sums.get(name, 0) + moments / len(photographs)
     result = {}
     for name, (mean, square) in sums.items():
-        deviation = np.sqrt(np.maximum(square - mean**2, 0))
-        result[name] = (mean, np.where(deviation > 1e-6, deviation, 1))  # a dead channel stays
+        result[name] = (mean, np.maximum(square - mean**2, 0))
     return result
 
 

@@ -34,8 +34,10 @@ def make_run_folder(config: TrainConfig) -> Path:
         if os.path.exists(folder) and not (os.path.isdir(folder) and not any(folder.iterdir())):
             raise NstError(f"{folder} exists and is not an empty folder: choose another --out")
         check_writable(folder / f"{name}.onnx")
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
     check_writable(Path("runs") / f"{name}.onnx")
+    Path("runs").mkdir(exist_ok=True)
     for number in itertools.count(1):
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
         with contextlib.suppress(FileExistsError):

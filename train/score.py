@@ -150,7 +150,7 @@ class Score:
 
     def words(self) -> str:
         """The answer in a few words, as `worth 27 ± 4 iterations of the optimiser`."""
-        more = "more than " if self.beyond > len(self.photographs) / 2 else ""
+        more = "at least " if self.beyond else ""
         digits = 0 if self.worth >= 10 else 1
         return (
             f"worth {more}{self.worth:.{digits}f} ± {self.spread:.{digits}f} iterations "
@@ -224,7 +224,7 @@ def score(
         report(0)
         losses = image_losses(objective, photograph, stylize(photograph))
         goal = 0.0 if whole_curve else losses.total_loss
-        key = _curve_key(photograph, styles, style_weights, objective.config)
+        key = _curve_key(photograph, styles, style_weights, objective)
         curve = _optimizer_curve(photograph, objective, iterations, goal, key, report)
         results.append(PhotographScore(losses, *curve.worth(losses.total_loss), curve))
     return Score(tuple(results), objective.config)
@@ -295,13 +295,17 @@ def _optimizer_curve(
     ):
         return cached
     milestones, found = [0], [image_losses(objective, photograph, photograph)]
+    ended = False
 
     def measure(progress: OptimizeProgress) -> None:
+        nonlocal ended
         report(progress.step)
+        ended = progress.step == last
         if progress.step in MILESTONES:
             milestones.append(progress.step)
             found.append(image_losses(objective, photograph, progress.image()))
             if found[-1].total_loss <= goal:
+                ended = True
                 raise _EnoughError
 
     config = OptimizeConfig(
@@ -313,6 +317,8 @@ def _optimizer_curve(
     # The objective stands ready, so the style images are not looked at again.
     with memory_advice("use --device cpu"), contextlib.suppress(_EnoughError):
         optimize(photograph, [photograph], config, measure, objective)
+    if not ended:  # Ctrl-C, which leaves the optimiser with what there is
+        raise KeyboardInterrupt
     losses = [[x.content_loss, x.style_loss, x.tv_loss] for x in found]
     write_cached("curves", key, {"iterations": milestones, "losses": losses})
     return Curve(tuple(milestones), tuple(found))
@@ -321,12 +327,13 @@ def _optimizer_curve(
 def _read_curve(key: str, last: int) -> Curve | None:
     """The cached curve up to iteration `last`."""
     cached = read_cached("curves", key)
+    if cached is None:
+        return None
     try:
-        assert cached is not None
         pairs = zip(cached["iterations"], cached["losses"], strict=True)
         kept = [(int(k), ImageLosses(*map(float, losses))) for k, losses in pairs if k <= last]
         milestones, found = zip(*kept, strict=True)
-    except (AssertionError, KeyError, TypeError, ValueError):  # none, or a damaged one
+    except (KeyError, TypeError, ValueError):  # a damaged one
         return None
     return Curve(milestones, found)
 
@@ -335,10 +342,14 @@ def _curve_key(
     photograph: Array,
     styles: Sequence[Array],
     style_weights: Sequence[float],
-    config: ObjectiveConfig,
+    objective: PerceptualLoss,
 ) -> str:
-    """What a curve depends on: pixels, objective, and the optimiser's version."""
+    """What a curve depends on: pixels, objective, VGG's weights, and the optimiser's version."""
+    config = objective.config
+    # A file's name says nothing of what is in it; the last layer differs wherever any does.
+    vgg = [] if config.vgg in ("caffe", "torchvision") else list(objective.vgg.parameters())[-2:]
+    weights = [tensor.detach().cpu().numpy() for tensor in vgg]
     seen = [resize_short(style, config.style_size) for style in styles]
     shares = check_weights("style weights", style_weights, len(styles))
     text = json.dumps([_CURVE_VERSION, asdict(config), shares], sort_keys=True)
-    return content_hash(photograph, *seen, text)
+    return content_hash(photograph, *seen, *weights, text)

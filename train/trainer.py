@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -190,14 +191,15 @@ def train_style(
         if config.score:
             stage("scoring")
             weights = config.style_weights
-            result = score(
-                stylizer,
-                photographs,
-                styles,
-                objective,
-                style_weights=weights,
-                whole_curve=False,
-            )
+            with contextlib.suppress(KeyboardInterrupt):  # all else is done
+                result = score(
+                    stylizer,
+                    photographs,
+                    styles,
+                    objective,
+                    style_weights=weights,
+                    whole_curve=False,
+                )
     return TrainResult(
         model=exported[0].path,
         checkpoint=checkpoint,

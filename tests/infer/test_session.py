@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -90,8 +91,9 @@ def test_bad_strength(stylizer: Stylizer, photograph: Array, strength: float) ->
 def test_closes(model_path: Path, photograph: Array) -> None:
     with Stylizer(model_path) as stylizer:
         stylizer(photograph)
-    with pytest.raises(NstError, match="closed"):
-        stylizer(photograph)
+    for strength in (0.0, 1.0):
+        with pytest.raises(NstError, match="closed"):
+            stylizer(photograph, strength)
 
 
 def test_bad_files(tmp_path: Path) -> None:
@@ -180,6 +182,35 @@ def test_another_makers_model_that_rounds_sizes_up(tmp_path: Path) -> None:
     image = np.arange(40 * 50 * 3, dtype=np.uint8).reshape(40, 50, 3)
     with Stylizer(path, provider="cpu") as stylizer:
         np.testing.assert_array_equal(stylizer(image), image)
+
+
+@pytest.mark.parametrize("size", [(240, 230), (256, 256), (200, 500)])
+def test_a_fixed_size_is_scaled_to_and_back(tmp_path: Path, size: tuple[int, int]) -> None:
+    shape = [1, 3, 256, 256]
+    nodes = inverting(FLOAT, 255.0, 0.0)
+    path = save_model(tmp_path / "fixed.onnx", nodes, x=(FLOAT, shape), y=(FLOAT, shape))
+    height, width = size
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([x * 250 // width, y * 250 // height, (x + y) // 4], axis=2).astype(np.uint8)
+    with Stylizer(path, provider="cpu") as stylizer:
+        assert np.abs(stylizer(image).astype(int) - (255 - image)).mean() < 1.5
+        assert "another maker" in stylizer.notes[0]
+
+
+def test_one_fixed_side_is_refused(tmp_path: Path) -> None:
+    shape = [1, 3, 256, "w"]
+    nodes = inverting(FLOAT, 255.0, 0.0)
+    path = save_model(tmp_path / "half.onnx", nodes, x=(FLOAT, shape), y=(FLOAT, shape))
+    with pytest.raises(ModelError, match="fixes one side"):
+        Stylizer(path, provider="cpu")
+
+
+def test_opening_in_threads_leaves_the_standard_output(model_path: Path) -> None:
+    before = sys.stdout
+    with ThreadPoolExecutor(6) as pool:
+        for stylizer in pool.map(lambda _: Stylizer(model_path, provider="cpu"), range(12)):
+            stylizer.close()
+    assert sys.stdout is before
 
 
 @pytest.mark.parametrize(

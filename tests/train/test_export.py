@@ -119,7 +119,7 @@ def test_unknown_modules_have_no_onnx_form(tmp_path: Path) -> None:
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
     net = network().to(memory_format=torch.channels_last)
-    styles = [np.full((40, 50, 3), 7, np.uint8), np.full((30, 60, 3), 9, np.uint8)]
+    styles = [np.full((40, 50 + i, 3), i, np.uint8) for i in range(12)]
     save_checkpoint(tmp_path / "a.safetensors", net, {"title": "Wave"}, styles)
     again = load_checkpoint(tmp_path / "a.safetensors")
     assert again.metadata == {"title": "Wave"}

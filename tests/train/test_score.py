@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,19 +128,34 @@ def test_the_same_again_is_the_same_and_needs_no_optimiser(
 
 
 def test_a_cached_curve_belongs_to_its_photograph_style_and_objective(
-    style: Array, photograph: Array
+    objective: PerceptualLoss, style: Array, photograph: Array
 ) -> None:
     square = squares([photograph])[0]
+
+    def with_config(config: ObjectiveConfig, factor: float = 1.0) -> PerceptualLoss:
+        changed = copy.deepcopy(objective)
+        changed.config = config
+        with torch.no_grad():
+            for tensor in changed.vgg.parameters():
+                tensor *= factor
+        return changed
+
+    def key(*arguments: Any) -> str:
+        return scoring._curve_key(*arguments)
+
+    from_file = replace(CONFIG, vgg="vgg.pth:caffe")
     keys = {
-        scoring._curve_key(square, [style], (), CONFIG),
-        scoring._curve_key(square[::-1], [style], (), CONFIG),
-        scoring._curve_key(square, [255 - style], (), CONFIG),
-        scoring._curve_key(square, [style, style], (), CONFIG),
-        scoring._curve_key(square, [style, style], (1, 2), CONFIG),
-        scoring._curve_key(square, [style], (), replace(CONFIG, style_weight=6)),
+        key(square, [style], (), objective),
+        key(square[::-1], [style], (), objective),
+        key(square, [255 - style], (), objective),
+        key(square, [style, style], (), objective),
+        key(square, [style, style], (1, 2), objective),
+        key(square, [style], (), with_config(replace(CONFIG, style_weight=6))),
+        key(square, [style], (), with_config(from_file)),
+        key(square, [style], (), with_config(from_file, 1.01)),
     }
-    assert len(keys) == 6
-    assert scoring._curve_key(square, [style], (3,), CONFIG) in keys  # one share is the whole
+    assert len(keys) == 8
+    assert key(square, [style], (3,), objective) in keys  # one share is the whole
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"iterations": [0]}', '{"losses": 3}'])
@@ -190,6 +207,16 @@ def test_the_short_form_stops_where_the_optimiser_overtakes(
     assert max(whole.curve()) == 12
 
 
+def test_ctrl_c_is_no_score(objective: PerceptualLoss, style: Array, photograph: Array) -> None:
+    def stop(progress: ScoreProgress) -> None:
+        if progress.iteration == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(lambda image: image, [photograph], [style], objective, iterations=20, callback=stop)
+    assert not list(cache.cache_folder().rglob("*.json"))
+
+
 def test_words() -> None:
     photographs = squares([np.zeros((64, 64, 3), np.uint8)])
     assert photographs[0].shape == (64, 64, 3)
@@ -197,7 +224,8 @@ def test_words() -> None:
     one = scoring.PhotographScore(ImageLosses(0, 50, 0), *made.worth(50), made)
     best = scoring.PhotographScore(ImageLosses(0, 5, 0), *made.worth(5), made)
     assert Score((one, one), CONFIG).words() == "worth 1.2 ± 0.0 iterations of the optimiser"
-    assert Score((best, best), CONFIG).words().startswith("worth more than 2.0")
+    assert Score((best, best), CONFIG).words().startswith("worth at least 2.0")
+    assert Score((one, best), CONFIG).words().startswith("worth at least 1.6")
     assert Score((one, best), CONFIG).beyond == 1
 
 
