@@ -6,13 +6,11 @@ import base64
 import contextlib
 import ctypes
 import importlib.metadata
-import math
 import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +20,7 @@ import onnxruntime
 
 from nst.config import Provider
 from nst.errors import TRAIN_PACKAGES, NstError
+from nst.infer.limits import memory_limits, read_text, usable_cores
 from nst.infer.providers import AUTO, KINDS, cuda_devices, installed_providers, open_session
 
 # What decides how fast convolutions and 8-bit arithmetic are: x86 first, then Arm.
@@ -207,28 +206,10 @@ def check_training() -> TrainingState:
     )
 
 
-def usable_cores(root: Path = Path("/")) -> float:
-    """Cores that affinity and the container's quota leave to this process."""
-    return min([float(_affinity()), *_quotas(root)])
-
-
-def quota_threads(root: Path = Path("/")) -> int:
-    """Threads that a container's quota has room for; 0 where it leaves all cores.
-
-    ONNX Runtime counts cores and knows no quotas: its threads would be stopped most of the time.
-    """
-    cores = usable_cores(root)
-    return math.ceil(cores) if cores < _affinity() else 0
-
-
 def gpu_memory_used() -> float | None:
     """MiB in use on all NVIDIA GPUs together, by whichever process; None without nvidia-smi."""
     used = [float(row[0]) for row in _nvidia_smi("memory.used") if row[0].isdigit()]
     return sum(used) if used else None
-
-
-def _affinity() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _problem(provider: str) -> str:
@@ -250,7 +231,7 @@ def _probe(session: onnxruntime.InferenceSession) -> None:
 def _cpu() -> tuple[str, set[str]]:
     name, features = "", set[str]()
     if sys.platform == "linux":
-        name, features = parse_cpuinfo(_read(Path("/proc/cpuinfo")))
+        name, features = parse_cpuinfo(read_text(Path("/proc/cpuinfo")))
     elif sys.platform == "darwin":
         name = _sysctl("machdep.cpu.brand_string")
         features = set(
@@ -282,7 +263,7 @@ def _physical_cores() -> int | None:
         count = _sysctl("hw.physicalcpu")
         return int(count) if count.isdigit() else None
     siblings = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")
-    return len({_read(path) for path in siblings}) or None
+    return len({read_text(path) for path in siblings}) or None
 
 
 def _load() -> float | None:
@@ -303,38 +284,7 @@ def _memory() -> float | None:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (OSError, ValueError, AttributeError):
         return None
-    limits = _cgroup_files(Path("/"), "memory", ("memory.max", "memory.limit_in_bytes"))
-    return min([total, *(int(text) for text in limits if text.isdigit())]) / 2**30
-
-
-def _quotas(root: Path) -> Iterator[float]:
-    """Cores that the control groups of this process allow, both versions of them."""
-    for text in _cgroup_files(root, "cpu", ("cpu.max",)):
-        quota, _, period = text.partition(" ")
-        if quota.isdigit() and period.isdigit():
-            yield int(quota) / int(period)
-    quotas = _cgroup_files(root, "cpu", ("cpu.cfs_quota_us",))
-    periods = _cgroup_files(root, "cpu", ("cpu.cfs_period_us",))
-    for quota, period in zip(quotas, periods, strict=False):
-        if quota.isdigit() and period.isdigit():  # -1 is no quota
-            yield int(quota) / int(period)
-
-
-def _cgroup_files(root: Path, controller: str, names: tuple[str, ...]) -> list[str]:
-    """Texts of a controller's files in this process's group and in all those above it."""
-    found = []
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number != "0" and controller not in controllers.split(","):
-            continue
-        mount = root / "sys/fs/cgroup" / ("" if number == "0" else controller)
-        group = mount / path.strip("/")
-        for folder in (group, *group.parents):
-            found += [text for name in names if (text := _read(folder / name).strip())]
-            if folder == mount:
-                break
-    return found
+    return min([total, *memory_limits()]) / 2**30
 
 
 def _gpus() -> tuple[GPU, ...]:
@@ -360,13 +310,6 @@ def _output(command: list[str]) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _system() -> str:
@@ -401,5 +344,5 @@ def _torch_cuda() -> str | None:
         path = importlib.metadata.distribution("torch").locate_file("torch/version.py")
     except importlib.metadata.PackageNotFoundError:
         return None
-    match = re.search(r"^cuda\b.*= '([\d.]+)'", _read(Path(str(path))), re.M)
+    match = re.search(r"^cuda\b.*= '([\d.]+)'", read_text(Path(str(path))), re.M)
     return match[1] if match else None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nst.config import Provider, check_number
 from nst.errors import ModelError, NstError, UsageError
 from nst.images import Array
-from nst.infer.machine import quota_threads
+from nst.infer.limits import quota_threads
 from nst.infer.providers import open_session, reason
 from nst.infer.signature import SMALLEST_SIDE, Signature, read_signature
 

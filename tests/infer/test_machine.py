@@ -16,15 +16,14 @@ from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from nst.infer import cli_info, machine, providers
+from nst.infer.limits import quota_threads, usable_cores
 from nst.infer.machine import (
     auto_provider,
     check_providers,
     check_training,
     gpu_memory_used,
     parse_cpuinfo,
-    quota_threads,
     read_machine,
-    usable_cores,
 )
 
 posix = pytest.mark.skipif(os.name != "posix", reason="a shell script stands in for nvidia-smi")
@@ -65,7 +64,7 @@ def test_this_machine() -> None:
 
 @posix
 def test_a_bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_read", lambda _: "")
+    monkeypatch.setattr(machine, "read_text", lambda _: "")
     monkeypatch.setattr(machine, "_output", lambda _: "")
     monkeypatch.setattr(machine, "package_version", lambda _: None)
     here = read_machine()
