@@ -12,9 +12,9 @@ from pathlib import Path
 from nst.errors import ImageError, NstError, UsageError
 from nst.files import same_file
 from nst.images import (
-    READ_SUFFIXES,
     WRITE_FORMATS,
     encode_image,
+    image_files,
     load_picture,
     save_image,
 )
@@ -101,14 +101,9 @@ def _expand(item: str, out: Path) -> list[tuple[Path | str, Path]]:
         return [(path, Path(path.name))]
     own = out.resolve()  # results of an earlier run, where `out` is inside the folder
     inside = own != path.resolve() and own.is_relative_to(path.resolve())
-    found = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in READ_SUFFIXES
-        and not file.name.startswith(".")
-        and file.is_file()
-        and not (inside and file.resolve().is_relative_to(own))
-    )
+    found = [
+        file for file in image_files(path) if not (inside and file.resolve().is_relative_to(own))
+    ]
     if not found:
         raise NstError(f"{path} holds no images: give a folder of JPEG or PNG files")
     return [(file, file.relative_to(path)) for file in found]

@@ -121,6 +121,16 @@ def load_style(path: str | os.PathLike[str]) -> Array:
     return image
 
 
+def image_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """The files below a folder whose suffix is that of an image, sorted; hidden ones left out."""
+    return sorted(
+        Path(root, name)
+        for root, _, names in os.walk(folder)
+        for name in names
+        if Path(name).suffix.lower() in READ_SUFFIXES and not name.startswith(".")
+    )
+
+
 def encode_image(
     image: Array,
     suffix: str,

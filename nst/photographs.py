@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nst.errors import ImageError, MissingExtraError, NstError
-from nst.images import READ_SUFFIXES, Array, load_image
+from nst.images import Array, image_files, load_image
 
 HELD_OUT_PHOTOGRAPHS = ("skimage/data/chelsea.png", "skimage/data/coffee.png")
 SMALLEST_SIDE = 64  # smaller files are icons, not photographs
@@ -89,9 +89,4 @@ def _expand(source: Path) -> list[Path]:
         if not os.path.exists(source):
             raise NstError(f"{source} does not exist: name a folder or files of photographs")
         return [source]
-    return sorted(
-        Path(root, name)
-        for root, _, names in os.walk(source)
-        for name in names
-        if Path(name).suffix.lower() in READ_SUFFIXES and not name.startswith(".")
-    )
+    return image_files(source)

@@ -6,7 +6,6 @@ The n-th crop is a pure function of the seed and n, whichever thread prepares it
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
@@ -18,10 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nst.errors import ImageError, NstError
-from nst.images import READ_SUFFIXES, Array, load_image, resize_short
-from nst.photographs import HELD_OUT_PHOTOGRAPHS as HELD_OUT_PHOTOGRAPHS
+from nst.images import Array, image_files, load_image, resize_short
 from nst.photographs import SMALLEST_SIDE, packaged
-from nst.photographs import held_out as held_out
 
 Random = np.random.Generator
 
@@ -101,12 +98,7 @@ class FolderContent:
         self.skipped: dict[Path, str] = {}
         self._folder = folder
         self._side = side
-        self._paths = sorted(
-            Path(root, name)
-            for root, _, names in os.walk(folder)
-            for name in names
-            if Path(name).suffix.lower() in READ_SUFFIXES and not name.startswith(".")
-        )
+        self._paths = image_files(folder)
         self._cache: OrderedDict[Path, Array] = OrderedDict()
         self._cached_bytes = 0
         self._orders: dict[int, NDArray[np.int64]] = {}

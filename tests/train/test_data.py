@@ -12,15 +12,14 @@ from PIL import Image
 
 from nst.errors import NstError
 from nst.images import Array, save_image
+from nst.photographs import HELD_OUT_PHOTOGRAPHS, held_out
 from nst.train.data import (
-    HELD_OUT_PHOTOGRAPHS,
     TRAINING_PHOTOGRAPHS,
     BuiltinContent,
     Content,
     FolderContent,
     batches,
     draw_scene,
-    held_out,
     random_crop,
     random_tint,
 )
