@@ -145,7 +145,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise ModelError(f"{path} does not exist: check the path of the VGG-19 weights") from error
+        raise ModelError(f"{path} does not exist: name the VGG-19 weights with --vgg") from error
     except Exception as error:  # of whatever type: unpickling raises nearly all of them
         raise ModelError(f"{path} holds no VGG-19 weights that can be read") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):

@@ -152,6 +152,18 @@ def test_export_from_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
         assert stylizer.precision == "fp16"
 
 
+def test_export_names_the_content_that_it_cannot_read(
+    checkpoint: Path, tmp_path: Path, photograph: Array
+) -> None:
+    save_image(tmp_path / "photos" / "good.png", photograph)
+    (tmp_path / "photos" / "bad.jpg").write_text("no image")
+    arguments = ["--content", tmp_path / "photos", "--out", tmp_path / "out"]
+    status, lines = nst("export", checkpoint, *arguments)
+    assert status == 0
+    assert sum("bad.jpg" in line and line.startswith("skipped: ") for line in lines) == 1
+    assert (tmp_path / "out" / "stripes-int8.onnx").exists()
+
+
 def test_bad_input_of_export(
     checkpoint: Path, tmp_path: Path, bad_images: dict[str, Path], style_path: Path
 ) -> None:

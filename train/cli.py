@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -155,10 +155,7 @@ def train_command(
             bar.update(task, description=name)
 
         result = train_style(config, report, stage)
-    for path in sorted(result.skipped)[:SHOWN]:
-        say(f"skipped: {result.skipped[path]}")
-    if len(result.skipped) > SHOWN:
-        say(f"… {len(result.skipped)} files of {config.content} skipped in all")
+    report_skipped(result.skipped, content)
     ended = "stopped early at" if result.interrupted else "trained"
     say(f"{ended} {result.steps} steps in {clock(result.seconds)} on {result.device}")
     before, after = result.before, result.after
@@ -206,6 +203,7 @@ def export_command(
     if single and len(precisions) > 1:
         raise UsageError(f"--out {out} is one file for {len(precisions)} precisions: name a folder")
     with needs_extra("nst export"):
+        from nst.train.data import open_content
         from nst.train.export import export_checkpoint
 
     folder = out or checkpoint.parent
@@ -215,10 +213,21 @@ def export_command(
     }
     for target in targets.values():
         check_writable(target)
+    images = None if content is None else open_content(content)
     exported = export_checkpoint(
-        checkpoint, targets, styles=style or (), content=content, vgg=vgg, device=device
+        checkpoint, targets, styles=style or (), content=images, vgg=vgg, device=device
     )
+    if images is not None:
+        report_skipped(images.skipped, content)
     report_exports(exported)
+
+
+def report_skipped(skipped: Mapping[Path, str], folder: Path | None) -> None:
+    """Name the content files that could not be used, the first few of them."""
+    for path in sorted(skipped)[:SHOWN]:
+        say(f"skipped: {skipped[path]}")
+    if len(skipped) > SHOWN:
+        say(f"… {len(skipped)} files of {folder} skipped in all")
 
 
 def report_exports(exported: Sequence[Exported]) -> None:

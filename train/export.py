@@ -24,7 +24,7 @@ from nst.models.transformer import RIM, TransformerNet
 from nst.photographs import held_out
 from nst.train.checkpoint import load_checkpoint
 from nst.train.config import PRECISIONS, check_precisions
-from nst.train.data import calibration_images, open_content
+from nst.train.data import Content, calibration_images, open_content
 from nst.train.graph import OPSET, transformer_graph
 from nst.train.macs import count_macs
 from nst.train.quantize import to_fp16, to_int8
@@ -184,7 +184,7 @@ def export_checkpoint(
     targets: Mapping[str, Path],
     *,
     styles: Sequence[Path] = (),
-    content: Path | None = None,
+    content: Content | None = None,
     vgg: str | None = None,
     device: Device = "auto",
 ) -> tuple[Exported, ...]:
@@ -192,7 +192,7 @@ def export_checkpoint(
 
     Args:
         styles: the style images, for a checkpoint that holds none.
-        content: folder of photographs to calibrate on; None for the built-in ones.
+        content: to calibrate on; None for the built-in images.
         vgg: weights of the objective; None for those of the training.
 
     Raises:
@@ -219,7 +219,7 @@ def export_checkpoint(
         loaded.network,
         targets,
         loaded.metadata,
-        calibration=lambda: calibration_images(open_content(content)),
+        calibration=lambda: calibration_images(content or open_content(None)),
         photographs=squares(held_out()),
         total_loss=total_loss,
     )
