@@ -78,14 +78,15 @@ class Measurement:
     """A candidate at a size. Figures are None where there are none: see `error`.
 
     Attributes:
-        model: the style's title, or the file's name; path: of the file.
+        model: the style's title, or the file's name; path: of the file, empty if it is gone.
         preset, precision: what the file says of itself, or empty.
         provider: the one at work; the one asked for if it does not load.
         size: (height, width); batch: images a call.
         milliseconds, p95: median and 95th percentile over the calls, for one image.
         fps: images a second, by the median.
         n: calls measured, after the warm-up.
-        gmac: 10⁹ multiply-accumulates for one image, from the file's `macs_per_pixel`.
+        gmac: 10⁹ multiply-accumulates for one image, by the file's `macs_per_pixel` at 640×480; the
+            command counts them on the graph instead, where onnx is installed.
         memory: MiB that opening the model and repainting added to the process's peak resident
             memory; from small to large sizes, so those below never count.
         gpu_memory: MiB that it took on the GPUs, by the change of nvidia-smi's total across the
@@ -206,7 +207,8 @@ class Worker:
         assert self._process.stdout is not None
         line = ""
         with contextlib.suppress(OSError):
-            print(json.dumps(request), file=self._process.stdin, flush=True)
+            self._process.stdin.write(f"{json.dumps(request)}\n")
+            self._process.stdin.flush()
             line = self._process.stdout.readline()
         if not line.endswith("\n"):
             raise NstError(f"its process ended ({self._last_words()})")

@@ -28,7 +28,6 @@ class Runner:
         return {
             "name": self._stylizer.name,
             "provider": self._stylizer.provider,
-            "precision": self._stylizer.precision,
             "metadata": self._stylizer.metadata,
             "notes": self._stylizer.notes,
         }
@@ -79,7 +78,8 @@ def main() -> None:
                 answer = action(**request)
             except Exception as error:  # whatever it is, the parent reports it in a row
                 answer = {"error": str(error) or type(error).__name__}
-            print(json.dumps(answer), file=answers, flush=True)
+            answers.write(f"{json.dumps(answer)}\n")
+            answers.flush()
 
 
 if __name__ == "__main__":

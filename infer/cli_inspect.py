@@ -96,8 +96,7 @@ def inspect_command(
         facts_and_numbers = {**facts, "photographs": len(photographs), **found.to_dict()}
         print(json.dumps(facts_and_numbers, indent=2))
     else:
-        for line in table(found):
-            say(line)
+        print("\n".join(table(found)))
     say(f"pictures: {', '.join(str(folder / name) for name in PICTURES)}")
     if skipped:
         raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import tempfile
@@ -88,6 +89,8 @@ def bench_command(
                 bar.update(task, completed=progress.done, now=now)
 
             rows = tuple(_counted(bench(candidates, config, report)))
+    lasting = {str(path) for path in (*models, reference)}
+    rows = tuple(row if row.path in lasting else replace(row, path="") for row in rows)
     for note in dict.fromkeys(note for row in rows for note in row.notes):
         say(f"note: {note}")
     print(_json(machine, config, rows) if as_json else table(machine, config, rows))
@@ -193,6 +196,7 @@ def _counted(rows: Sequence[Measurement]) -> Iterator[Measurement]:
     """The rows, with multiply-accumulates counted on the graph where onnx is installed."""
     try:
         import onnx
+        from google.protobuf.message import DecodeError  # of onnx's own dependency
 
         from nst.train.macs import count_macs
     except ModuleNotFoundError:
@@ -200,11 +204,9 @@ def _counted(rows: Sequence[Measurement]) -> Iterator[Measurement]:
         return
     for row in rows:
         if not row.error:
-            try:
+            with contextlib.suppress(ExportError, DecodeError):  # then what the file states holds
                 model = onnx.load(row.path, load_external_data=False)
                 row = replace(row, gmac=count_macs(model, row.size) / 1e9)
-            except Exception:  # another maker's file may break onnx anyhow: what it states holds
-                pass
         yield row
 
 

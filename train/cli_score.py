@@ -131,9 +131,8 @@ def score_command(
         plot_score(result, stylizer.name, plot)
         say(f"plot     {plot}")
     if as_json:
-        print(
-            json.dumps({"model": str(model), "style": [str(s) for s in style], **result.to_dict()})
-        )
+        values = {"model": str(model), "style": [str(s) for s in style], **result.to_dict()}
+        print(json.dumps(values, indent=2))
     else:
         print(_table(result, stylizer.name))
     if skipped:

@@ -225,7 +225,7 @@ def score(
         losses = image_losses(objective, photograph, stylize(photograph))
         goal = 0.0 if whole_curve else losses.total_loss
         key = _curve_key(photograph, styles, style_weights, objective)
-        curve = _optimizer_curve(photograph, objective, iterations, goal, key, report)
+        curve = _optimizer_curve(photograph, styles, objective, iterations, goal, key, report)
         results.append(PhotographScore(losses, *curve.worth(losses.total_loss), curve))
     return Score(tuple(results), objective.config)
 
@@ -281,6 +281,7 @@ class _EnoughError(Exception):
 
 def _optimizer_curve(
     photograph: Array,
+    styles: Sequence[Array],
     objective: PerceptualLoss,
     iterations: int,
     goal: float,
@@ -314,9 +315,8 @@ def _optimizer_curve(
         sizes=(),
         device="cuda" if objective.vgg.mean.is_cuda else "cpu",
     )
-    # The objective stands ready, so the style images are not looked at again.
     with memory_advice("use --device cpu"), contextlib.suppress(_EnoughError):
-        optimize(photograph, [photograph], config, measure, objective)
+        optimize(photograph, styles, config, measure, objective)
     if not ended:  # Ctrl-C, which leaves the optimiser with what there is
         raise KeyboardInterrupt
     losses = [[x.content_loss, x.style_loss, x.tv_loss] for x in found]
@@ -346,8 +346,8 @@ def _curve_key(
 ) -> str:
     """What a curve depends on: pixels, objective, VGG's weights, and the optimiser's version."""
     config = objective.config
-    # A file's name says nothing of what is in it; the last layer differs wherever any does.
-    vgg = [] if config.vgg in ("caffe", "torchvision") else list(objective.vgg.parameters())[-2:]
+    # A file's name says nothing of what is in it.
+    vgg = [] if config.vgg in ("caffe", "torchvision") else objective.vgg.parameters()
     weights = [tensor.detach().cpu().numpy() for tensor in vgg]
     seen = [resize_short(style, config.style_size) for style in styles]
     shares = check_weights("style weights", style_weights, len(styles))

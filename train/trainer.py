@@ -93,7 +93,7 @@ class TrainResult:
         model, checkpoint, preview: paths of the ONNX file, the weights and the preview sheet.
         exported: all ONNX files, one for each precision; `model` is the first.
         before: losses of the held-out photographs as they are, mean.
-        after: losses of the same photographs, repainted by `model`.
+        after: losses of the same photographs, repainted by the network.
         score: `model` against the optimiser on the same photographs, if that was asked for.
         steps, seconds: of training.
         device: `cpu` or `cuda`.
@@ -187,7 +187,6 @@ def train_style(
     result = None
     with Stylizer(exported[0].path, provider="cpu") as stylizer:
         save_image(preview, preview_sheet(styles, stylizer))
-        after = mean_losses([image_losses(objective, p, stylizer(p)) for p in photographs])
         if config.score:
             stage("scoring")
             weights = config.style_weights

@@ -387,7 +387,9 @@ def test_the_command(
     save_image(tmp_path / "photographs" / "good.png", photograph)
     bad, out = bad_images["truncated"], tmp_path / "out"
     content = ["--content", tmp_path / "photographs", "--content", bad]
-    status, lines, printed = run(model_path, *content, "--heights", "64,96", "--out", out, "--json")
+    common = [model_path, *content, "--heights", "64,96", "--out", out]
+    assert "border, colour" in run(*common)[2]
+    status, lines, printed = run(*common, "--json")
     assert status == 1
     assert [line for line in lines if line.startswith("error: ")] == [lines[0]]
     assert str(bad) in lines[0]

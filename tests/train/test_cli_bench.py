@@ -77,6 +77,13 @@ def test_the_presets_are_measured() -> None:
         assert float(row["GMAC"]) > 0
 
 
+@pytest.mark.usefixtures("small_preset")
+def test_presets_leave_no_path_that_is_gone() -> None:
+    status, out, err = nst(*QUICK, "--json")
+    assert status == 0, err
+    assert {row["path"] for row in json.loads(out)["results"]} == {""}
+
+
 def test_json_and_a_file_as_reference(model_path: Path, tmp_path: Path) -> None:
     model = onnx.load(model_path)
     del model.metadata_props[:]
