@@ -39,16 +39,26 @@ class TrainConfig:
     Args:
         style: paths of the style images.
         style_weights: one per style image; empty for equal parts.
-        content: folder of training photographs, searched recursively; None for the built-in ones.
+        content: folder of training photographs, searched recursively; `coco` for COCO's val2017,
+            downloaded once; None for the built-in ones.
         out: folder of the run; None for `runs/STYLE`, numbered if that exists.
         preset: name of the network's shape.
         objective: what is minimised.
+        teacher: `optimizer`, or a model (ONNX or checkpoint) to learn from beside the objective;
+            None for neither.
+        teacher_weight: of the difference from the teacher's pictures.
+        teacher_images: crops that the optimiser paints as targets.
+        teacher_iterations: of the optimiser on each.
         size: side of the training crops, pixels.
-        batch_size: crops a step at the full size; None for what suits the device.
+        batch_size: crops a step at the full size, over all processes; None for what suits the device.
         learning_rate: at its peak.
+        max_memory: GB of GPU memory that PyTorch may take; None for all.
         steps, seconds: the budget, one of them; both None for what suits the device.
         seed: of weights, crops and drawn scenes.
         device: `auto`, `cpu` or `cuda`.
+        save_every: seconds from one checkpoint to the next.
+        keep: how many checkpoints stay, beside the best.
+        samples: how often in a run held-out photographs are repainted and judged.
         precisions: of the exported models: `fp32`, `fp16`, `int8`.
         score: whether to end with the iterations of the optimiser that the model is worth.
         title, artist, year: of the style, for the model's metadata; title None for the file's name.
@@ -60,13 +70,21 @@ class TrainConfig:
     out: Path | None = None
     preset: str = "quality"
     objective: ObjectiveConfig = ObjectiveConfig()
+    teacher: str | None = None
+    teacher_weight: float = 1.0
+    teacher_images: int = 64
+    teacher_iterations: int = 100
     size: int = 256
     batch_size: int | None = None
     learning_rate: float = 6e-4
     steps: int | None = None
     seconds: float | None = None
+    max_memory: float | None = None
     seed: int = 0
     device: Device = "auto"
+    save_every: float = 30.0
+    keep: int = 3
+    samples: int = 10
     precisions: tuple[str, ...] = ("fp32",)
     score: bool = True
     title: str | None = None
@@ -87,6 +105,14 @@ class TrainConfig:
         check_number("seed", self.seed, most=2**63 - 1)
         if self.batch_size is not None:
             check_number("batch size", self.batch_size, least=1, most=4096)
+        check_number("teacher weight", self.teacher_weight)
+        check_number("teacher images", self.teacher_images, least=1, most=100_000)
+        check_number("teacher iterations", self.teacher_iterations, least=1, most=1000)
+        check_number("save every", self.save_every)
+        check_number("keep", self.keep, least=1)
+        check_number("samples", self.samples)
+        if self.max_memory is not None:
+            check_number("max memory", self.max_memory, above=True)
         if self.steps is not None and self.seconds is not None:
             raise UsageError("steps and seconds are both given: choose one budget")
         if self.steps is not None:
