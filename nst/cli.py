@@ -24,7 +24,13 @@ StyleWeightsOption = Annotated[
     str, typer.Option(help="Shares of the style images, as 0.7,0.3. Default: equal parts.")
 ]
 ContentWeightOption = Annotated[float, typer.Option(help="Weight of the content loss.")]
-StyleWeightOption = Annotated[float, typer.Option(help="Weight of the style loss.")]
+StyleStrengthOption = Annotated[
+    float, typer.Option(help="How far to leave the photograph: 2 is twice the style.")
+]
+StyleWeightOption = Annotated[
+    float | None,
+    typer.Option(help="Fixed weight of the style loss. Default: measured for the style."),
+]
 TVWeightOption = Annotated[float, typer.Option(help="Weight of total variation (smoothness).")]
 StyleSizeOption = Annotated[
     int, typer.Option(help="Short side of the style image for VGG: larger means larger strokes.")
@@ -80,6 +86,7 @@ def optimize_command(
     out: Annotated[Path, typer.Option(help="Image to write; the suffix names the format.")],
     style_weights: StyleWeightsOption = "",
     content_weight: ContentWeightOption = _OBJECTIVE.content_weight,
+    style_strength: StyleStrengthOption = _OBJECTIVE.style_strength,
     style_weight: StyleWeightOption = _OBJECTIVE.style_weight,
     tv_weight: TVWeightOption = _OBJECTIVE.tv_weight,
     style_size: StyleSizeOption = _OBJECTIVE.style_size,
@@ -113,6 +120,7 @@ def optimize_command(
         objective=ObjectiveConfig(
             content_weight=content_weight,
             style_weight=style_weight,
+            style_strength=style_strength,
             tv_weight=tv_weight,
             style_size=style_size,
             vgg=vgg,

@@ -61,7 +61,11 @@ class ObjectiveConfig:
 
     Args:
         content_layers, style_layers: names of VGG-19 activations, `relu1_1` … `relu5_4`.
-        content_weight, style_weight, tv_weight: finite, at least 0; content and style not both 0.
+        content_weight, tv_weight: finite, at least 0.
+        style_weight: likewise, not 0 together with `content_weight`; None for one measured for
+            the style, so that `style_strength` means the same for every style.
+        style_strength: multiplies the measured weight, above 0 and at most 1000; of a fixed
+            `style_weight` it changes nothing.
         style_size: short side in pixels at which a style image meets VGG; sets the stroke size.
         vgg: `caffe`, `torchvision`, or a file as `FILE:caffe` or `FILE:torchvision`.
     """
@@ -69,14 +73,17 @@ class ObjectiveConfig:
     content_layers: tuple[str, ...] = ("relu3_3",)
     style_layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
     content_weight: float = 1.0
-    style_weight: float = 5.0
+    style_weight: float | None = None
+    style_strength: float = 1.0
     tv_weight: float = 0.0
     style_size: int = 384
     vgg: str = "caffe"
 
     def __post_init__(self) -> None:
         check_number("content weight", self.content_weight)
-        check_number("style weight", self.style_weight)
+        if self.style_weight is not None:
+            check_number("style weight", self.style_weight)
+        check_number("style strength", self.style_strength, above=True, most=1000)
         check_number("tv weight", self.tv_weight)
         if not self.content_layers or not self.style_layers:
             raise UsageError("content and style need at least one layer each")

@@ -120,6 +120,7 @@ class PerceptualLoss(nn.Module):
     def forward(self, image: Tensor, content_features: Mapping[str, Tensor]) -> Losses:
         """The losses of `image`, float [B, 3, H, W] RGB in [0, 255]."""
         config = self.config
+        weight = 5.0 * config.style_strength if config.style_weight is None else config.style_weight
         features = self.vgg(image)
         zero = image.new_zeros(len(image), dtype=torch.float32)
         content = zero
@@ -129,9 +130,7 @@ class PerceptualLoss(nn.Module):
         for layer, module in self.style_losses.items():
             style = style + module(features[layer])
         tv = self.tv(image) if config.tv_weight else zero
-        return Losses(
-            config.content_weight * content, config.style_weight * style, config.tv_weight * tv
-        )
+        return Losses(config.content_weight * content, weight * style, config.tv_weight * tv)
 
 
 def _wide(x: Tensor) -> Tensor:

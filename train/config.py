@@ -50,7 +50,8 @@ class TrainConfig:
         teacher_images: crops that the optimiser paints as targets.
         teacher_iterations: of the optimiser on each.
         size: side of the training crops, pixels.
-        batch_size: crops a step at the full size, over all processes; None for what suits the device.
+        batch_size: crops a step at the full size, over all processes; None for what suits the
+            device.
         learning_rate: at its peak.
         max_memory: GB of GPU memory that PyTorch may take; None for all.
         steps, seconds: the budget, one of them; both None for what suits the device.

@@ -24,9 +24,16 @@ def test_bad_weights(name: str, value: float) -> None:
         ObjectiveConfig(**{name: value})
 
 
+@pytest.mark.parametrize("value", [*BAD, 0.0, 1001.0])
+def test_bad_style_strength(value: float) -> None:
+    with pytest.raises(UsageError, match="style strength"):
+        ObjectiveConfig(style_strength=value)
+
+
 def test_nothing_to_aim_at() -> None:
     with pytest.raises(UsageError, match="both 0"):
         ObjectiveConfig(content_weight=0, style_weight=0)
+    assert ObjectiveConfig(content_weight=0).style_weight is None
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=5).filter(lambda w: sum(w) > 1e-3))
