@@ -121,14 +121,28 @@ def load_style(path: str | os.PathLike[str]) -> Array:
     return image
 
 
+def image_names(folder: str | os.PathLike[str]) -> list[str]:
+    """The files below a folder whose suffix is that of an image; hidden ones left out.
+
+    Returns:
+        Names relative to the folder with `/` between the parts, sorted.
+    """
+    found: list[str] = []
+    endings = tuple(READ_SUFFIXES)
+    for root, _, names in os.walk(folder):
+        below = Path(root).relative_to(folder).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        found += [
+            prefix + name
+            for name in names
+            if name.lower().endswith(endings) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
 def image_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """The files below a folder whose suffix is that of an image, sorted; hidden ones left out."""
-    return sorted(
-        Path(root, name)
-        for root, _, names in os.walk(folder)
-        for name in names
-        if Path(name).suffix.lower() in READ_SUFFIXES and not name.startswith(".")
-    )
+    """The paths of `image_names`."""
+    return [Path(folder, name) for name in image_names(folder)]
 
 
 def encode_image(

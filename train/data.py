@@ -5,11 +5,14 @@ The n-th crop is a pure function of the seed and n, whichever thread prepares it
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -17,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nst.errors import ImageError, NstError
-from nst.images import Array, image_files, load_image, resize_short
+from nst.images import Array, image_names, load_image, resize_short
 from nst.photographs import SMALLEST_SIDE, packaged
 
 Random = np.random.Generator
@@ -62,6 +65,12 @@ class BuiltinContent:
         self._scene_count = max(16, min(SCENES, CACHE_BYTES // (3 * self._scene_side**2)))
         self._side = side
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Short hash of what determines the crops: seed, side, names and sizes of the files."""
+        names = (*TRAINING_PHOTOGRAPHS, *GREY_PHOTOGRAPHS)
+        return _fingerprint(self.seed, self._side, names, map(packaged, names))
+
     def crop(self, index: int, side: int) -> Array:
         """The `index`-th training image, HWC uint8 RGB, `side` × `side`."""
         rng = np.random.default_rng((self.seed, index))
@@ -98,12 +107,21 @@ class FolderContent:
         self.skipped: dict[Path, str] = {}
         self._folder = folder
         self._side = side
-        self._paths = image_files(folder)
+        self._names = image_names(folder)
         self._cache: OrderedDict[Path, Array] = OrderedDict()
         self._cached_bytes = 0
         self._orders: dict[int, NDArray[np.int64]] = {}
         self._lock = threading.Lock()
         self._load_usable(0, np.random.default_rng(seed))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Short hash of what determines the crops: seed, side, names and sizes of the files.
+
+        What is in the files isn't looked at.
+        """
+        paths = (f"{self._folder}/{name}" for name in self._names)
+        return _fingerprint(self.seed, self._side, self._names, paths)
 
     def crop(self, index: int, side: int) -> Array:
         """The `index`-th training image, HWC uint8 RGB, `side` × `side`."""
@@ -111,14 +129,20 @@ class FolderContent:
         return random_crop(self._load_usable(index, rng), side, self._side, rng)
 
     def _load_usable(self, index: int, rng: Random) -> Array:
-        """The `index`-th image of an endless series of shuffled epochs; bad ones give way."""
-        if self._paths:
-            epoch, place = divmod(index, len(self._paths))
-            image = self._load(self._paths[self._order(epoch)[place]])
+        """The `index`-th image of an endless series of shuffled epochs; bad ones give way.
+
+        Which one takes the place follows from seed, index and files alone, never from what was
+        loaded before: a run that is resumed sees what it would have seen.
+        """
+        if count := len(self._names):
+            epoch, place = divmod(index, count)
+            order = self._order(epoch)
+            image = self._load(self._names[order[place]])
             if image is not None:
                 return image
-            for other in rng.permutation(len(self._paths)):
-                image = self._load(self._paths[other])
+            start = int(rng.integers(count))
+            for place in range(start, start + count):
+                image = self._load(self._names[order[place % count]])
                 if image is not None:
                     return image
         why = f": {len(self.skipped)} unreadable or tiny" if self.skipped else ""
@@ -132,10 +156,11 @@ class FolderContent:
                 shuffled = np.random.default_rng((self.seed, 1 << 41, epoch))
                 # Threads may be an epoch apart, not more.
                 self._orders = {k: v for k, v in self._orders.items() if k >= epoch - 1}
-                self._orders[epoch] = shuffled.permutation(len(self._paths))
+                self._orders[epoch] = shuffled.permutation(len(self._names))
             return self._orders[epoch]
 
-    def _load(self, path: Path) -> Array | None:
+    def _load(self, name: str) -> Array | None:
+        path = self._folder / name
         with self._lock:
             if path in self.skipped:
                 return None
@@ -162,6 +187,19 @@ class FolderContent:
         return image
 
 
+def _fingerprint(
+    seed: int, side: int, names: Sequence[str], paths: Iterable[str | os.PathLike[str]]
+) -> str:
+    lines = [f"{seed} {side}"]
+    for name, path in zip(names, paths, strict=True):
+        try:
+            size = os.stat(path).st_size  # noqa: PTH116 - a Path each takes 3 times as long
+        except OSError:  # it will be skipped
+            size = -1
+        lines.append(f"{name} {size}")
+    return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()[:16]
+
+
 Content = BuiltinContent | FolderContent
 
 
@@ -176,20 +214,35 @@ def calibration_images(content: Content) -> list[Array]:
 
 
 def batches(
-    content: Content, plan: Callable[[int], tuple[int, int]], workers: int = 1
+    content: Content,
+    plan: Callable[[int], tuple[int, int]],
+    workers: int = 1,
+    *,
+    start_step: int = 0,
+    start_image: int = 0,
+    rank: int = 0,
+    world: int = 1,
 ) -> Generator[Array, None, None]:
     """Endless uint8 [B, side, side, 3] RGB, prepared ahead in `workers` threads.
 
     Args:
         plan: (batch size, side) of a step, counted from 0; asked in order, a few steps ahead.
+            The batch size is that of all processes together.
+        start_step, start_image: where a resumed run goes on: the steps made, the images in them.
+        rank, world: this process and how many there are; each gets the images `rank::world` of
+            every batch, so together they see what a single process would.
     """
 
-    def prepare(start: int, count: int, side: int) -> NDArray[np.uint8]:
-        return np.stack([content.crop(start + i, side) for i in range(count)])
+    def prepare(start: int, count: int, side: int) -> Array:
+        indices = range(start + rank, start + count, world)
+        batch = np.empty((len(indices), side, side, 3), np.uint8)
+        for i, index in enumerate(indices):
+            batch[i] = content.crop(index, side)
+        return batch
 
     with ThreadPoolExecutor(workers, thread_name_prefix="nst-content") as pool:
-        queue: deque[Future[NDArray[np.uint8]]] = deque()
-        step = images = 0
+        queue: deque[Future[Array]] = deque()
+        step, images = start_step, start_image
         try:
             while True:
                 while len(queue) <= workers:

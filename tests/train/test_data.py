@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from nst.errors import NstError
@@ -125,6 +128,67 @@ def test_a_folder_is_reproducible_whatever_its_bad_files(mixed_folder: Path) -> 
     many = first(FolderContent(mixed_folder, seed=2), 4, 3)
     for a, b in zip(one, many, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 2**32), resumed_at=st.integers(0, 25))
+def test_crops_do_not_depend_on_what_was_loaded_before(
+    mixed_folder: Path, seed: int, resumed_at: int
+) -> None:
+    whole = FolderContent(mixed_folder, seed)
+    expected = [whole.crop(i, 64) for i in range(30)][resumed_at:]
+    resumed = FolderContent(mixed_folder, seed)
+    with ThreadPoolExecutor(4) as pool:
+        crops = list(pool.map(lambda i: resumed.crop(i, 64), range(resumed_at, 30)))
+    backwards = FolderContent(mixed_folder, seed)
+    reverse = [backwards.crop(i, 64) for i in range(29, resumed_at - 1, -1)]
+    np.testing.assert_array_equal(crops, expected)
+    np.testing.assert_array_equal(reverse[::-1], expected)
+
+
+def test_batches_go_on_where_a_run_stopped(mixed_folder: Path) -> None:
+    def plan(step: int) -> tuple[int, int]:
+        return (4, 64) if step < 2 else (3, 96)
+
+    with closing(batches(FolderContent(mixed_folder, 3), plan)) as stream:
+        whole = list(islice(stream, 5))
+    for step, image in [(1, 4), (2, 8), (4, 14)]:
+        content = FolderContent(mixed_folder, 3)
+        with closing(batches(content, plan, 2, start_step=step, start_image=image)) as stream:
+            for expected, batch in zip(whole[step:], stream, strict=False):
+                np.testing.assert_array_equal(batch, expected)
+
+
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_processes_share_a_batch(mixed_folder: Path, world: int) -> None:
+    expected = first(FolderContent(mixed_folder, 4), 3, 1)
+    for rank in range(world):
+        content = FolderContent(mixed_folder, 4)
+        plan = ((4, 64), (4, 64), (2, 96), (2, 96), (2, 96)).__getitem__
+        with closing(batches(content, plan, rank=rank, world=world)) as stream:
+            for whole, part in zip(expected, stream, strict=False):
+                np.testing.assert_array_equal(part, whole[rank::world])
+
+
+def test_a_fingerprint_tells_what_crops_come_from(mixed_folder: Path) -> None:
+    print_of = FolderContent(mixed_folder, 1).fingerprint
+    assert 8 <= len(print_of) <= 32
+    again = FolderContent(mixed_folder, 1)
+    again.crop(3, 64)
+    assert again.fingerprint == print_of
+    assert FolderContent(mixed_folder, 2).fingerprint != print_of
+    assert FolderContent(mixed_folder, 1, side=128).fingerprint != print_of
+    (mixed_folder / "notes.txt").write_text("no image, so no matter")
+    assert FolderContent(mixed_folder, 1).fingerprint == print_of
+    (mixed_folder / "text.jpeg").write_text("another size")
+    changed = FolderContent(mixed_folder, 1).fingerprint
+    (mixed_folder / "text.jpeg").rename(mixed_folder / "renamed.jpeg")
+    assert len({print_of, changed, FolderContent(mixed_folder, 1).fingerprint}) == 3
+    builtin = {BuiltinContent(1).fingerprint, BuiltinContent(2).fingerprint}
+    assert builtin == {BuiltinContent(1).fingerprint, BuiltinContent(2).fingerprint}
+    assert len(builtin) == 2
 
 
 def test_an_epoch_shows_every_image_once(tmp_path: Path) -> None:
