@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from nst.config import ObjectiveConfig, check_weights
+from nst.images import center_square
+from nst.photographs import training_photographs
+from nst.tensors import to_tensor
 from nst.vgg import VGG19Features
+
+BALANCE_SIDE = 96  # photographs are measured as middle squares of this side
+# The style term of an image without any of the style, over the variance of photographs' content
+# features: chosen by eye on ten paintings (docs/benchmarks.md).
+STYLE_SHARE = 9.0
+FAINTEST = 0.01  # of photographs' Gram energy: a plain style image must not weigh endlessly
 
 
 def gram_matrix(features: Tensor) -> Tensor:
@@ -88,6 +97,9 @@ class PerceptualLoss(nn.Module):
         styles: style images, each float [1, 3, H, W] RGB in [0, 255].
         style_weights: one per style; the Gram matrices are averaged by them.
         config: layers, weights and the VGG-19 to use.
+
+    Attributes:
+        layer_weights: what the loss of each style layer is multiplied by.
     """
 
     def __init__(
@@ -109,8 +121,32 @@ class PerceptualLoss(nn.Module):
                     grams[layer] = grams.get(layer, 0) + share * gram_matrix(features)[0]
         # A weighted mean of targets pulls exactly as a weighted sum of losses does.
         self.style_losses = nn.ModuleDict({name: StyleLoss(gram) for name, gram in grams.items()})
+        fixed = self.config.style_weight
+        self.layer_weights = self._balance() if fixed is None else dict.fromkeys(grams, fixed)
         self.content = ContentLoss()
         self.tv = TVLoss()
+
+    @torch.no_grad()
+    def _balance(self) -> dict[str, float]:
+        """Weights of the style layers under which every style pulls alike.
+
+        A layer counts by the relative error of its Gram matrix, |G - A|² / |A|², and all together
+        by the magnitude of photographs' content features: a painting of high contrast doesn't
+        drown the content, and a soft one isn't lost.
+        """
+        config, device = self.config, self.vgg.mean.device
+        squares = [center_square(photo, BALANCE_SIDE) for photo in training_photographs()]
+        features = self.vgg(torch.cat([to_tensor(square) for square in squares]).to(device))
+        variance = sum(
+            float(features[layer].var((0, 2, 3)).mean()) for layer in config.content_layers
+        )
+        share = config.style_strength * STYLE_SHARE * variance / len(config.style_layers)
+        weights = {}
+        for layer, module in self.style_losses.items():
+            energy = float(module.target.square().mean())
+            usual = float(gram_matrix(features[layer]).square().mean())
+            weights[layer] = share / max(energy, FAINTEST * usual)
+        return weights
 
     @torch.no_grad()
     def content_features(self, content: Tensor) -> dict[str, Tensor]:
@@ -120,7 +156,6 @@ class PerceptualLoss(nn.Module):
     def forward(self, image: Tensor, content_features: Mapping[str, Tensor]) -> Losses:
         """The losses of `image`, float [B, 3, H, W] RGB in [0, 255]."""
         config = self.config
-        weight = 5.0 * config.style_strength if config.style_weight is None else config.style_weight
         features = self.vgg(image)
         zero = image.new_zeros(len(image), dtype=torch.float32)
         content = zero
@@ -128,9 +163,9 @@ class PerceptualLoss(nn.Module):
             content = content + self.content(features[layer], content_features[layer])
         style = zero
         for layer, module in self.style_losses.items():
-            style = style + module(features[layer])
+            style = style + self.layer_weights[layer] * module(features[layer])
         tv = self.tv(image) if config.tv_weight else zero
-        return Losses(config.content_weight * content, weight * style, config.tv_weight * tv)
+        return Losses(config.content_weight * content, style, config.tv_weight * tv)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -11,6 +11,15 @@ from nst.errors import ImageError, MissingExtraError, NstError
 from nst.images import Array, image_files, load_image
 
 HELD_OUT_PHOTOGRAPHS = ("skimage/data/chelsea.png", "skimage/data/coffee.png")
+TRAINING_PHOTOGRAPHS = (
+    "skimage/data/astronaut.png",
+    "skimage/data/hubble_deep_field.jpg",
+    "skimage/data/motorcycle_left.png",
+    "skimage/data/motorcycle_right.png",
+    "skimage/data/rocket.jpg",
+    "sklearn/datasets/images/china.jpg",
+    "sklearn/datasets/images/flower.jpg",
+)
 SMALLEST_SIDE = 64  # smaller files are icons, not photographs
 
 
@@ -21,6 +30,15 @@ def held_out() -> list[Array]:
         MissingExtraError: scikit-image, which carries them, isn't installed.
     """
     return [load_image(packaged(name)) for name in HELD_OUT_PHOTOGRAPHS]
+
+
+def training_photographs() -> list[Array]:
+    """The colour photographs of the built-in content, HWC uint8 RGB.
+
+    Raises:
+        MissingExtraError: scikit-image or scikit-learn, which carry them, isn't installed.
+    """
+    return [load_image(packaged(name)) for name in TRAINING_PHOTOGRAPHS]
 
 
 def load_photographs(

@@ -21,19 +21,10 @@ from numpy.typing import NDArray
 
 from nst.errors import ImageError, NstError
 from nst.images import Array, image_names, load_image, resize_short
-from nst.photographs import SMALLEST_SIDE, packaged
+from nst.photographs import SMALLEST_SIDE, TRAINING_PHOTOGRAPHS, packaged
 
 Random = np.random.Generator
 
-TRAINING_PHOTOGRAPHS = (
-    "skimage/data/astronaut.png",
-    "skimage/data/hubble_deep_field.jpg",
-    "skimage/data/motorcycle_left.png",
-    "skimage/data/motorcycle_right.png",
-    "skimage/data/rocket.jpg",
-    "sklearn/datasets/images/china.jpg",
-    "sklearn/datasets/images/flower.jpg",
-)
 GREY_PHOTOGRAPHS = (
     "skimage/data/brick.png",
     "skimage/data/camera.png",

@@ -15,9 +15,8 @@ from PIL import Image
 
 from nst.errors import NstError
 from nst.images import Array, save_image
-from nst.photographs import HELD_OUT_PHOTOGRAPHS, held_out
+from nst.photographs import HELD_OUT_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS, held_out
 from nst.train.data import (
-    TRAINING_PHOTOGRAPHS,
     BuiltinContent,
     Content,
     FolderContent,
