@@ -112,8 +112,10 @@ def test_blending_targets_pulls_as_blending_losses(photograph: Array) -> None:
         assert isinstance(total, torch.Tensor)
         return torch.autograd.grad(total, image)[0]
 
-    blended = gradient([(1.0, PerceptualLoss([a, b], shares))])
-    summed = gradient([(0.75, PerceptualLoss([a])), (0.25, PerceptualLoss([b]))])
+    fixed = ObjectiveConfig(style_weight=5)
+    blended = gradient([(1.0, PerceptualLoss([a, b], shares, fixed))])
+    alone = [PerceptualLoss([x], (), fixed) for x in (a, b)]
+    summed = gradient([(0.75, alone[0]), (0.25, alone[1])])
     assert (blended - summed).norm() < 1e-3 * summed.norm()
 
 
