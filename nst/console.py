@@ -79,8 +79,11 @@ def progress_bar(*columns: ProgressColumn) -> Progress:
 
 
 def clock(seconds: float) -> str:
-    """65 as 1:05."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    """65 as 1:05, 3665 as 1:01:05."""
+    minutes, seconds = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{seconds:02d}"
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
 def thousands(value: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 TRAIN_PACKAGES = frozenset(
-    {"torch", "torchvision", "onnx", "safetensors", "matplotlib", "platformdirs"}
+    {"torch", "torchvision", "onnx", "safetensors", "matplotlib", "platformdirs", "tomli_w"}
 )
 
 
