@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 TRAIN_PACKAGES = frozenset(
-    {"torch", "torchvision", "onnx", "safetensors", "matplotlib", "platformdirs", "tomli_w"}
+    {
+        "torch",
+        "torchvision",
+        "onnx",
+        "safetensors",
+        "matplotlib",
+        "platformdirs",
+        "filelock",
+        "tomli_w",
+    }
 )
 
 

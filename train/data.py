@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from nst.errors import ImageError, NstError
 from nst.images import Array, image_names, load_image, resize_short
 from nst.photographs import SMALLEST_SIDE, TRAINING_PHOTOGRAPHS, packaged
+from nst.train.coco import DownloadProgress, coco_folder
 
 Random = np.random.Generator
 
@@ -37,6 +38,7 @@ PHOTOGRAPHS = 0.5  # share among the built-in content; the rest are drawn scenes
 COLORED = 0.85  # share of colour photographs among those; grey ones are close-ups of textures
 SCENES = 256  # drawn scenes kept; each is cropped, turned and tinted anew
 CACHE_BYTES = 2 << 30
+COCO = "coco"  # the name of a content that is downloaded
 CALIBRATION_IMAGES, CALIBRATION_SIDE = 16, 256
 
 
@@ -194,9 +196,21 @@ def _fingerprint(
 Content = BuiltinContent | FolderContent
 
 
-def open_content(folder: Path | None, seed: int = 0, side: int = 256) -> Content:
-    """The images of a folder, or the built-in ones for None."""
-    return BuiltinContent(seed, side) if folder is None else FolderContent(folder, seed, side)
+def open_content(
+    folder: Path | None,
+    seed: int = 0,
+    side: int = 256,
+    callback: Callable[[DownloadProgress], None] | None = None,
+) -> Content:
+    """The images of a folder, or the built-in ones for None.
+
+    `coco`, where no such folder exists, is COCO's val2017; `callback` hears of its download.
+    """
+    if folder is None:
+        return BuiltinContent(seed, side)
+    if str(folder) == COCO and not os.path.isdir(folder):
+        folder = coco_folder(callback)
+    return FolderContent(folder, seed, side)
 
 
 def calibration_images(content: Content) -> list[Array]:
