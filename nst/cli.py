@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Container
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.progress import TextColumn
 
-from nst.config import Device, ObjectiveConfig, OptimizeConfig
+from nst.config import Device, ObjectiveConfig, OptimizeConfig, check_number
 from nst.console import Debug, clock, command, progress_bar, say, thousands
 from nst.errors import ImageError, UsageError, needs_extra
 from nst.files import check_writable, same_file
@@ -17,32 +19,38 @@ from nst.files import check_writable, same_file
 _CONFIG = OptimizeConfig()
 _OBJECTIVE = ObjectiveConfig()
 
+# Options in groups of the help.
+look = partial(typer.Option, rich_help_panel="How it looks")
+expert = partial(typer.Option, rich_help_panel="Experts")
+
 StyleOption = Annotated[
     list[Path], typer.Option("--style", help="Style image; repeat for a blend of several.")
 ]
 StyleWeightsOption = Annotated[
     str, typer.Option(help="Shares of the style images, as 0.7,0.3. Default: equal parts.")
 ]
-ContentWeightOption = Annotated[float, typer.Option(help="Weight of the content loss.")]
 StyleStrengthOption = Annotated[
-    float, typer.Option(help="How far to leave the photograph: 2 is twice the style.")
+    float, look(help="How far to leave the photograph: 2 is farther, 0.5 closer.")
 ]
+StrokeOption = Annotated[float, look(help="Size of the strokes: 2 is twice as large.")]
+TVWeightOption = Annotated[float, look(help="Smoothness: weight of total variation.")]
 StyleWeightOption = Annotated[
     float | None,
-    typer.Option(help="Fixed weight of the style loss. Default: measured for the style."),
+    expert(help="Of the style loss, instead of --style-strength. Default: measured for the style."),
 ]
-TVWeightOption = Annotated[float, typer.Option(help="Weight of total variation (smoothness).")]
+ContentWeightOption = Annotated[float, expert(help="Of the content loss.")]
 StyleSizeOption = Annotated[
-    int, typer.Option(help="Short side of the style image for VGG: larger means larger strokes.")
+    int,
+    expert(help="Short side of the style image for VGG, pixels, instead of --stroke."),
 ]
 VGGOption = Annotated[
     str,
-    typer.Option(
+    expert(
         "--vgg", help="VGG-19 weights: caffe, torchvision (download), FILE:caffe, FILE:torchvision."
     ),
 ]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
-SeedOption = Annotated[int, typer.Option(help="Of everything random.")]
+SeedOption = Annotated[int, expert(help="Of everything random.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -79,50 +87,82 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def given_options(ctx: typer.Context) -> dict[str, Any]:
+    """What the command line gives, without defaults."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    return {
+        name: ctx.params[name]
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    }
+
+
+def check_rivals(given: Container[str]) -> None:
+    """Raise `UsageError` where an option is given and the one that it stands in for too."""
+    for one, other in (("style_strength", "style_weight"), ("stroke", "style_size")):
+        if one in given and other in given:
+            names = f"--{one} and --{other}".replace("_", "-")
+            raise UsageError(f"{names} are both given: choose one")
+
+
+def stroke_size(stroke: float) -> int:
+    """The style size for `--stroke`.
+
+    Raises:
+        UsageError: not of 0.1 to 10.
+    """
+    check_number("stroke", stroke, least=0.1, most=10)
+    return round(_OBJECTIVE.style_size * stroke)
+
+
 @command
 def optimize_command(
+    ctx: typer.Context,
     content: Annotated[Path, typer.Argument(help="Photograph to repaint.")],
     style: StyleOption,
     out: Annotated[Path, typer.Option(help="Image to write; the suffix names the format.")],
     style_weights: StyleWeightsOption = "",
-    content_weight: ContentWeightOption = _OBJECTIVE.content_weight,
-    style_strength: StyleStrengthOption = _OBJECTIVE.style_strength,
-    style_weight: StyleWeightOption = _OBJECTIVE.style_weight,
-    tv_weight: TVWeightOption = _OBJECTIVE.tv_weight,
-    style_size: StyleSizeOption = _OBJECTIVE.style_size,
     size: Annotated[
         str,
         typer.Option(
-            help="Long side in pixels; several, as 256,512,1024, work from coarse to fine; "
+            help="Long side, pixels; several, as 256,512,1024, work from coarse to fine; "
             "0 keeps the photograph's."
         ),
     ] = ",".join(map(str, _CONFIG.sizes)),
     iterations: Annotated[int, typer.Option(help="Steps at each size.")] = _CONFIG.iterations,
-    optimizer: Annotated[
-        Literal["lbfgs", "adam"], typer.Option(help="Gradient method.")
-    ] = _CONFIG.optimizer,
-    learning_rate: Annotated[
-        float, typer.Option("--lr", help="Adam's step, in levels of 0 to 255.")
-    ] = _CONFIG.learning_rate,
-    init: Annotated[str, typer.Option(help="Start from: content, noise, or an image file.")] = str(
-        _CONFIG.init
-    ),
     save_every: Annotated[
         int, typer.Option(help="Also save every k-th image, as OUT-0050.png; 0 for none.")
     ] = 0,
-    vgg: VGGOption = _OBJECTIVE.vgg,
+    style_strength: StyleStrengthOption = _OBJECTIVE.style_strength,
+    stroke: StrokeOption = 1.0,
+    tv_weight: TVWeightOption = _OBJECTIVE.tv_weight,
+    init: Annotated[str, look(help="Start from: content, noise, or an image file.")] = str(
+        _CONFIG.init
+    ),
     device: DeviceOption = _CONFIG.device,
+    style_weight: StyleWeightOption = _OBJECTIVE.style_weight,
+    content_weight: ContentWeightOption = _OBJECTIVE.content_weight,
+    style_size: StyleSizeOption = _OBJECTIVE.style_size,
+    optimizer: Annotated[
+        Literal["lbfgs", "adam"], expert(help="Gradient method.")
+    ] = _CONFIG.optimizer,
+    learning_rate: Annotated[
+        float, expert("--lr", help="Adam's step, in levels of 0 to 255.")
+    ] = _CONFIG.learning_rate,
+    vgg: VGGOption = _OBJECTIVE.vgg,
     seed: SeedOption = _CONFIG.seed,
     debug: Debug = False,
 ) -> None:
     """Repaint one photograph by optimising its pixels (Gatys et al.): slow, the best quality."""
+    given = given_options(ctx)
+    check_rivals(given)
     config = OptimizeConfig(
         objective=ObjectiveConfig(
             content_weight=content_weight,
             style_weight=style_weight,
             style_strength=style_strength,
             tv_weight=tv_weight,
-            style_size=style_size,
+            style_size=stroke_size(stroke) if "stroke" in given else style_size,
             vgg=vgg,
         ),
         style_weights=numbers("--style-weights", style_weights),

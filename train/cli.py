@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,21 +15,28 @@ from nst.cli import (
     ContentWeightOption,
     DeviceOption,
     SeedOption,
-    StyleOption,
+    StrokeOption,
     StyleSizeOption,
+    StyleStrengthOption,
     StyleWeightOption,
-    StyleWeightsOption,
     TVWeightOption,
     VGGOption,
+    check_rivals,
+    expert,
+    given_options,
+    look,
     numbers,
+    stroke_size,
     words,
 )
-from nst.config import ObjectiveConfig
+from nst.config import Device, ObjectiveConfig
 from nst.console import Debug, clock, command, progress_bar, say, thousands
 from nst.errors import UsageError, needs_extra
-from nst.files import check_writable
+from nst.files import check_writable, same_file
 from nst.models.config import PRESETS
 from nst.train.config import PRECISIONS, TrainConfig, check_precisions, model_name
+from nst.train.config_file import KEYS, load_config, make_config, merge_options
+from nst.train.config_file import save_config as save_config_file
 
 if TYPE_CHECKING:
     from nst.train.export import Exported
@@ -42,6 +50,12 @@ _DEFAULT: dict[str, Any] = {
 }
 _PRECISIONS = ",".join(_DEFAULT["precisions"])
 _OBJECTIVE = ObjectiveConfig()
+# Options in groups of the help.
+_content = partial(typer.Option, rich_help_panel="Content")
+_quality = partial(typer.Option, rich_help_panel="Quality")
+_machine = partial(typer.Option, rich_help_panel="Machine and memory")
+_run = partial(typer.Option, rich_help_panel="Run and files")
+_model = partial(typer.Option, rich_help_panel="Model and its description")
 SHOWN = 5  # skipped files that are named one by one
 
 
@@ -60,84 +74,112 @@ def main() -> None:
 
 @command
 def train_command(
-    style: StyleOption,
+    ctx: typer.Context,
+    style: Annotated[
+        list[Path] | None,
+        typer.Option(help="Style image, or several, each with its own --style."),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Time to train. Default: 60 on a GPU, 525 on a CPU.")
+    ] = _DEFAULT["seconds"],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run. Default: runs/STYLE.")
     ] = _DEFAULT["out"],
+    style_strength: StyleStrengthOption = _OBJECTIVE.style_strength,
+    stroke: StrokeOption = 1.0,
+    style_weights: Annotated[
+        str, look(help="Shares of several styles, as 0.7,0.3. Default: equal.")
+    ] = "",
+    tv_weight: TVWeightOption = _OBJECTIVE.tv_weight,
     content: Annotated[
         Path | None,
-        typer.Option(help="Folder of training photographs. Default: built-in content."),
+        _content(
+            help="Folder of photographs, or coco (0.8 GB, downloaded once). Default: built-in."
+        ),
     ] = _DEFAULT["content"],
-    seconds: Annotated[
-        float | None,
-        typer.Option(help="Time to train. Default: 60 on a GPU, 525 on a CPU."),
-    ] = _DEFAULT["seconds"],
-    steps: Annotated[
-        int | None, typer.Option(help="Steps to train, instead of --seconds.")
-    ] = _DEFAULT["steps"],
+    size: Annotated[int, _content(help="Side of the training crops, pixels.")] = _DEFAULT["size"],
     preset: Annotated[
-        str, typer.Option(help=f"Shape of the network: {', '.join(PRESETS)}.")
+        str, _quality(help=f"Shape of the network: {', '.join(PRESETS)}.")
     ] = _DEFAULT["preset"],
-    style_weights: StyleWeightsOption = "",
-    content_weight: ContentWeightOption = _OBJECTIVE.content_weight,
-    style_weight: StyleWeightOption = _OBJECTIVE.style_weight,
-    tv_weight: TVWeightOption = _OBJECTIVE.tv_weight,
-    style_size: StyleSizeOption = _OBJECTIVE.style_size,
-    size: Annotated[int, typer.Option(help="Side of the training crops.")] = _DEFAULT["size"],
-    batch_size: Annotated[
-        int | None, typer.Option(help="Crops a step. Default: 8 on a GPU, 1 on a CPU.")
-    ] = _DEFAULT["batch_size"],
-    learning_rate: Annotated[
-        float, typer.Option("--lr", help="Learning rate at its peak.")
-    ] = _DEFAULT["learning_rate"],
-    title: Annotated[
-        str | None, typer.Option(help="Style's title for the model. Default: the file's name.")
-    ] = _DEFAULT["title"],
-    artist: Annotated[str, typer.Option(help="Style's artist, for the model.")] = _DEFAULT[
-        "artist"
+    steps: Annotated[int | None, _quality(help="Steps to train, instead of --seconds.")] = _DEFAULT[
+        "steps"
     ],
-    year: Annotated[str, typer.Option(help="Style's year, for the model.")] = _DEFAULT["year"],
-    vgg: VGGOption = _OBJECTIVE.vgg,
-    device: DeviceOption = _DEFAULT["device"],
-    seed: SeedOption = _DEFAULT["seed"],
-    precision: PrecisionOption = _PRECISIONS,
+    teacher: Annotated[
+        str | None, _quality(help="Learn also from: optimizer, or a model's file. Default: none.")
+    ] = _DEFAULT["teacher"],
     score: Annotated[
-        bool, typer.Option("--score/--no-score", help="Compare with the optimiser at the end.")
+        bool, _quality("--score/--no-score", help="Compare with the optimiser at the end.")
     ] = _DEFAULT["score"],
+    device: Annotated[Device, _machine(help="Where to train.")] = _DEFAULT["device"],
+    batch_size: Annotated[
+        int | None, _machine(help="Crops a step. Default: 8 on a GPU, 1 on a CPU.")
+    ] = _DEFAULT["batch_size"],
+    max_memory: Annotated[
+        float | None, _machine(help="GPU memory to take at most, GB. Default: all.")
+    ] = _DEFAULT["max_memory"],
+    resume: Annotated[
+        Path | None, _run(help="Folder of a run to go on with; takes no other option.")
+    ] = None,
+    samples: Annotated[
+        int, _run(help="How often in a run photographs are repainted and judged.")
+    ] = _DEFAULT["samples"],
+    save_every: Annotated[float, _run(help="Seconds between checkpoints.")] = _DEFAULT[
+        "save_every"
+    ],
+    keep: Annotated[int, _run(help="Checkpoints that stay, beside the best.")] = _DEFAULT["keep"],
+    config: Annotated[
+        Path | None, _run(help="Read options from a TOML file; those given here come first.")
+    ] = None,
+    save_config: Annotated[
+        Path | None, _run(help="Write all options to a TOML file, and end.")
+    ] = None,
+    precision: Annotated[
+        str, _model(help=f"One or more, with commas: {', '.join(PRECISIONS)}.")
+    ] = _PRECISIONS,
+    title: Annotated[str | None, _model(help="Of the style. Default: the file's name.")] = _DEFAULT[
+        "title"
+    ],
+    artist: Annotated[str, _model(help="Of the style.")] = _DEFAULT["artist"],
+    year: Annotated[str, _model(help="Of the style.")] = _DEFAULT["year"],
+    style_weight: StyleWeightOption = _OBJECTIVE.style_weight,
+    content_weight: ContentWeightOption = _OBJECTIVE.content_weight,
+    style_size: StyleSizeOption = _OBJECTIVE.style_size,
+    style_layers: Annotated[str, expert(help="Of VGG-19, with commas.")] = ",".join(
+        _OBJECTIVE.style_layers
+    ),
+    content_layers: Annotated[str, expert(help="Of VGG-19, with commas.")] = ",".join(
+        _OBJECTIVE.content_layers
+    ),
+    vgg: VGGOption = _OBJECTIVE.vgg,
+    lr: Annotated[float, expert(help="Learning rate at its peak.")] = _DEFAULT["learning_rate"],
+    teacher_weight: Annotated[float, expert(help="Of the difference from the teacher.")] = _DEFAULT[
+        "teacher_weight"
+    ],
+    teacher_images: Annotated[
+        int, expert(help="Crops that the optimiser paints as targets.")
+    ] = _DEFAULT["teacher_images"],
+    teacher_iterations: Annotated[int, expert(help="Of the optimiser on each.")] = _DEFAULT[
+        "teacher_iterations"
+    ],
+    seed: SeedOption = _DEFAULT["seed"],
     debug: Debug = False,
 ) -> None:
     """Train a network on a style image; export it to ONNX; show what it does.
 
     Ctrl-C ends training early and exports what there is.
     """
-    config = TrainConfig(
-        style=tuple(style),
-        style_weights=numbers("--style-weights", style_weights),
-        content=content,
-        out=out,
-        preset=preset,
-        objective=ObjectiveConfig(
-            content_weight=content_weight,
-            style_weight=style_weight,
-            tv_weight=tv_weight,
-            style_size=style_size,
-            vgg=vgg,
-        ),
-        size=size,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        steps=steps,
-        seconds=seconds,
-        seed=seed,
-        device=device,
-        precisions=words(precision),
-        score=score,
-        title=title,
-        artist=artist,
-        year=year,
-    )
+    # What is not given is the affair of the config file, or of the dataclass.
+    given = given_options(ctx)
+    if resume is None:
+        options = _read_options(given)
+        if save_config is not None:
+            _save_options(save_config, options)
+            return
+    elif others := given.keys() - {"resume", "debug"}:
+        names = ", ".join(sorted(f"--{name}".replace("_", "-") for name in others))
+        raise UsageError(f"--resume goes on with the options of the run: leave out {names}")
     with needs_extra("nst train"):
-        from nst.train.trainer import TrainProgress, train_style
+        from nst.train.trainer import TrainProgress, resume_style, train_style
 
     with progress_bar(TextColumn("{task.fields[losses]}")) as bar:
         task = bar.add_task("training", total=1.0, losses="")
@@ -154,8 +196,14 @@ def train_command(
         def stage(name: str) -> None:
             bar.update(task, description=name)
 
-        result = train_style(config, report, stage)
-    report_skipped(result.skipped, content)
+        def notice(line: str) -> None:
+            say(f"note: {line}")
+
+        if resume is None:
+            result = train_style(options, report, stage, notice)
+        else:
+            result = resume_style(resume, report, stage, notice)
+    report_skipped(result.skipped)
     ended = "stopped early at" if result.interrupted else "trained"
     say(f"{ended} {result.steps} steps in {clock(result.seconds)} on {result.device}")
     before, after = result.before, result.after
@@ -169,6 +217,33 @@ def train_command(
     say(f"preview  {result.preview}")
     report_exports(result.exported)
     say(f"try it   nst image PHOTO.jpg --style {result.model} --out PAINTED.jpg")
+
+
+def _read_options(given: Mapping[str, Any]) -> TrainConfig:
+    """The options of the command line over those of `--config`."""
+    check_rivals(given)
+    options = {name: value for name, value in given.items() if name in KEYS}
+    for name in ("precision", "style_layers", "content_layers"):
+        if name in options:
+            options[name] = words(options[name])
+    if "style" in options:
+        options["style"] = tuple(options["style"])
+    if "style_weights" in options:
+        options["style_weights"] = numbers("--style-weights", options["style_weights"])
+    if "stroke" in given:
+        options["style_size"] = stroke_size(given["stroke"])
+    file = load_config(given["config"]) if "config" in given else {}
+    return make_config(merge_options(file, options))
+
+
+def _save_options(path: Path, options: TrainConfig) -> None:
+    if path.suffix != ".toml":
+        raise UsageError(f"--save-config {path} is no TOML file: name one, as run.toml")
+    for style in options.style:
+        if same_file(style, path):
+            raise UsageError(f"--save-config would overwrite {style}: name another file")
+    save_config_file(path, options)
+    say(f"options  {path}; train with  nst-train --config {path}")
 
 
 @command
@@ -218,16 +293,16 @@ def export_command(
         checkpoint, targets, styles=style or (), content=images, vgg=vgg, device=device
     )
     if images is not None:
-        report_skipped(images.skipped, content)
+        report_skipped(images.skipped)
     report_exports(exported)
 
 
-def report_skipped(skipped: Mapping[Path, str], folder: Path | None) -> None:
+def report_skipped(skipped: Mapping[Path, str]) -> None:
     """Name the content files that could not be used, the first few of them."""
     for path in sorted(skipped)[:SHOWN]:
         say(f"skipped: {skipped[path]}")
     if len(skipped) > SHOWN:
-        say(f"… {len(skipped)} files of {folder} skipped in all")
+        say(f"… {len(skipped)} files skipped in all")
 
 
 def report_exports(exported: Sequence[Exported]) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nst.cli import DeviceOption, StyleOption, StyleWeightsOption, numbers
-from nst.config import check_number
+from nst.cli import DeviceOption, StyleOption, check_rivals, given_options, numbers
+from nst.config import ObjectiveConfig, check_number
 from nst.console import Debug, command, fail, progress_bar, say, thousands
 from nst.errors import UsageError, needs_extra
 from nst.files import check_writable
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 SHOWN = (0, 5, 10, 25, 50, 100, 200, 500, 1000)  # iterations of the curve that are printed
 MOST_ITERATIONS = 1000
+_objective = partial(typer.Option, rich_help_panel="Objective (default: as in the training)")
+OBJECTIVE_OPTIONS = [field.name for field in fields(ObjectiveConfig)]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +34,7 @@ def register(app: typer.Typer) -> None:
 
 @command
 def score_command(
+    ctx: typer.Context,
     model: Annotated[Path, typer.Argument(help="Model to judge, an .onnx file.")],
     style: StyleOption,
     content: Annotated[
@@ -40,22 +44,6 @@ def score_command(
     iterations: Annotated[
         int, typer.Option(help="Of the optimiser, at most: how far its curve is drawn.")
     ] = 100,
-    style_weights: StyleWeightsOption = "",
-    content_weight: Annotated[
-        float | None, typer.Option(help="Weight of the content loss. Default: the training's.")
-    ] = None,
-    style_weight: Annotated[
-        float | None, typer.Option(help="Weight of the style loss. Default: the training's.")
-    ] = None,
-    tv_weight: Annotated[
-        float | None, typer.Option(help="Weight of total variation. Default: the training's.")
-    ] = None,
-    style_size: Annotated[
-        int | None, typer.Option(help="Short side of the style image. Default: the training's.")
-    ] = None,
-    vgg: Annotated[
-        str | None, typer.Option("--vgg", help="VGG-19 weights. Default: the training's.")
-    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Picture to write, as score.png: curve and model.")
     ] = None,
@@ -63,6 +51,17 @@ def score_command(
     device: DeviceOption = "auto",
     provider: ProviderOption = "auto",
     threads: ThreadsOption = 0,
+    style_weights: Annotated[str, _objective(help="Shares of the style images, as 0.7,0.3.")] = "",
+    style_strength: Annotated[float | None, _objective(help="2 is twice as strong as 1.")] = None,
+    style_weight: Annotated[
+        float | None, _objective(help="Of the style loss, instead of --style-strength.")
+    ] = None,
+    content_weight: Annotated[float | None, _objective(help="Of the content loss.")] = None,
+    tv_weight: Annotated[float | None, _objective(help="Of total variation.")] = None,
+    style_size: Annotated[
+        int | None, _objective(help="Short side of the style image for VGG, pixels.")
+    ] = None,
+    vgg: Annotated[str | None, _objective("--vgg", help="VGG-19 weights.")] = None,
     debug: Debug = False,
 ) -> None:
     """Tell how good a model is: worth how many iterations of Gatys's optimiser?
@@ -70,6 +69,8 @@ def score_command(
     Its losses on photographs are compared with the optimiser's curve on the same photographs,
     under the objective that it was trained for. Curves are kept, so a second time is quick.
     """
+    given = given_options(ctx)
+    check_rivals(given)
     check_number("iterations", iterations, least=1, most=MOST_ITERATIONS)
     if plot is not None:
         if plot.suffix.lower() != ".png":
@@ -94,14 +95,10 @@ def score_command(
         for note in stylizer.notes:
             say(f"note: {note}")
         config, weights = trained_objective(stylizer.metadata)
-        given: dict[str, Any] = {
-            "content_weight": content_weight,
-            "style_weight": style_weight,
-            "tv_weight": tv_weight,
-            "style_size": style_size,
-            "vgg": vgg,
-        }
-        config = replace(config, **{k: v for k, v in given.items() if v is not None})
+        changed = {key: given[key] for key in OBJECTIVE_OPTIONS if key in given}
+        if "style_strength" in changed:
+            changed["style_weight"] = None
+        config = replace(config, **changed)
         weights = numbers("--style-weights", style_weights) or weights
         if len(weights) != len(styles) and not style_weights:
             weights = ()

@@ -1,0 +1,180 @@
+"""The options of a training as a flat TOML file, its keys named as the command's options."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+from nst.config import Device, ObjectiveConfig
+from nst.errors import NstError, UsageError, needs_extra
+from nst.files import replacing
+from nst.train.config import TrainConfig
+
+# Fields whose option has another name.
+_OPTIONS = {"learning_rate": "lr", "precisions": "precision"}
+_OBJECTIVE = {field.name: str(field.type) for field in fields(ObjectiveConfig)}
+# Every key, with the type of its field as the dataclass spells it.
+KEYS: dict[str, str] = {
+    _OPTIONS.get(field.name, field.name): str(field.type)
+    for field in (*fields(TrainConfig), *fields(ObjectiveConfig))
+    if field.name != "objective"
+}
+_HEAD = (
+    "# Options of nst-train, for  nst-train --config FILE.  Paths start at this file's folder.\n"
+)
+
+
+def make_config(options: Mapping[str, Any]) -> TrainConfig:
+    """The config of flat options; those not given have their defaults.
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+    if options.get("style_weight") is not None and options.get("style_strength", 1) != 1:
+        raise UsageError("style weight and style strength are both given: choose one")
+    names = {option: field for field, option in _OPTIONS.items()}
+    values = {"style": (), **{names.get(key, key): value for key, value in options.items()}}
+    objective = {name: values.pop(name) for name in _OBJECTIVE if name in values}
+    return TrainConfig(objective=ObjectiveConfig(**objective), **values)
+
+
+def flat_options(config: TrainConfig) -> dict[str, Any]:
+    """The inverse of `make_config`, complete."""
+    values = {**vars(config), **vars(config.objective)}
+    del values["objective"]
+    return {_OPTIONS.get(name, name): value for name, value in values.items()}
+
+
+def save_config(path: Path, config: TrainConfig) -> None:
+    """Write all options, defaults too; what is None is left out. Paths become relative to `path`.
+
+    Raises:
+        NstError: it can't be written, or a path is no valid text. MissingExtraError: no tomli-w.
+    """
+    with needs_extra("saving a config file"):
+        import tomli_w
+
+    options = _move_paths(flat_options(config), lambda value: _relative(value, path.parent))
+    given = {key: _plain(value) for key, value in options.items() if value is not None}
+    try:
+        data = (_HEAD + tomli_w.dumps(given)).encode()
+    except UnicodeEncodeError as error:
+        name = ascii(error.object[error.start :].partition("\n")[0])
+        raise NstError(f"cannot write {path}: {name} is no valid text: rename the file") from error
+    with replacing(path) as beside:
+        beside.write_bytes(data)
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The options that a file gives, for `make_config`; relative paths start at its folder.
+
+    Raises:
+        NstError: it can't be read. UsageError: it is no TOML, a key is unknown, a value makes no
+        sense; the line names file and key.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise NstError(f"{path} does not exist: name a file that --save-config wrote") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise NstError(f"cannot read {path}: {error}") from error
+    try:
+        found = tomllib.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not TOML that can be read: {error}") from error
+    try:
+        options = {key: _value(key, value) for key, value in found.items()}
+        # Whether the values make sense is asked here, where the file can be named.
+        make_config(options if "style" in options else {**_without_style(options), "style": ("",)})
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    return _move_paths(options, lambda value: os.path.normpath(path.parent / value))
+
+
+def merge_options(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` over those of a file, less what they stand in for.
+
+    Steps stand in for seconds and the style's strength for its weight, and the reverse; another
+    style has other weights, and neither title nor artist nor year of the file's.
+    """
+    kept = dict(file)
+    for pair in (("steps", "seconds"), ("style_weight", "style_strength")):
+        if not given.keys().isdisjoint(pair):
+            kept = {key: value for key, value in kept.items() if key not in pair}
+    return {**(_without_style(kept) if "style" in given else kept), **given}
+
+
+def _without_style(options: Mapping[str, Any]) -> dict[str, Any]:
+    own = ("style", "style_weights", "title", "artist", "year")
+    return {key: value for key, value in options.items() if key not in own}
+
+
+def _value(key: str, value: object) -> Any:
+    """A value of the file as the dataclass wants it."""
+    if key not in KEYS:
+        near = [_OPTIONS[key]] if key in _OPTIONS else difflib.get_close_matches(key, KEYS, 1)
+        mend = f"did you mean {near[0]}?" if near else "see nst-train --help for those there are"
+        raise UsageError(f"there is no option {key}: {mend}")
+    kind = KEYS[key].removesuffix(" | None")
+    if kind.startswith("tuple["):
+        values = value if isinstance(value, list) else [value]  # one needs no brackets
+        return tuple(_single(key, kind[len("tuple[") : -len(", ...]")], v) for v in values)
+    return _single(key, kind, value)
+
+
+def _single(key: str, kind: str, value: object) -> Any:
+    if kind == "float" and type(value) is int:
+        with suppress(OverflowError):
+            return float(value)
+    if kind == "Path" and isinstance(value, str):
+        return Path(value)
+    if kind == "Device" and value not in get_args(Device):
+        raise UsageError(f"{key} is {_quoted(value)}: choose {', '.join(get_args(Device))}")
+    wanted, mend = {
+        "int": (int, "give a whole number"),
+        "float": (float, "give a number"),
+        "bool": (bool, "give true or false"),
+    }.get(kind, (str, 'give text in quotes, as "text"'))
+    if type(value) is not wanted:  # not isinstance: True is no number here
+        raise UsageError(f"{key} is {_quoted(value)}: {mend}")
+    return value
+
+
+def _quoted(value: object) -> str:
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
+def _move_paths(options: Mapping[str, Any], move: Callable[[str], str]) -> dict[str, Any]:
+    """The options with every path among them changed; words such as `coco` stay."""
+    moved = dict(options)
+    if "style" in options:
+        moved["style"] = tuple(Path(move(str(path))) for path in options["style"])
+    for key, word in (("content", "coco"), ("out", None), ("teacher", "optimizer")):
+        value = options.get(key)
+        if value is not None and str(value) != word:
+            moved[key] = type(value)(move(str(value)))
+    file, _, kind = options.get("vgg", "").rpartition(":")
+    if file:
+        moved["vgg"] = f"{move(file)}:{kind}"
+    return moved
+
+
+def _plain(value: Any) -> Any:
+    """As TOML knows it."""
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return value.as_posix() if isinstance(value, Path) else value
+
+
+def _relative(value: str, folder: Path) -> str:
+    try:
+        return os.path.relpath(value, folder)
+    except ValueError:  # another drive
+        return str(Path(value).absolute())
