@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst.config import OptimizeConfig
+from nst.config import OptimizeConfig, check_number
 from nst.devices import memory_advice, pick_device
 from nst.errors import NstError, UsageError
 from nst.images import Array, load_image, resize_image, resize_long, resize_short
 from nst.lbfgs import BoxLBFGS
 from nst.losses import PerceptualLoss
-from nst.tensors import to_image, to_tensor
+from nst.tensors import to_image, to_images, to_tensor
 
 SMALLEST_SIDE = 32  # VGG halves four times before its last layers
+AT_ONCE = {"cpu": 1, "cuda": 16}  # more images at once would not go faster
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,24 @@ class OptimizeProgress:
     total_loss: float
     seconds_left: float
     image: Callable[[], Array]
+
+
+@dataclass(frozen=True)
+class BatchProgress:
+    """One step of the optimiser on the images that are at work together.
+
+    Attributes:
+        first: the first of them, counted among all from 0; the others follow it.
+        step, steps: from 1. A batch that the GPU can't hold begins again with fewer images.
+        total_losses: weighted, of the best images so far: one for each.
+        images: a function that renders the best images so far, each HWC uint8 RGB.
+    """
+
+    first: int
+    step: int
+    steps: int
+    total_losses: tuple[float, ...]
+    images: Callable[[], list[Array]]
 
 
 def optimize(
@@ -75,9 +93,7 @@ def optimize(
     device = pick_device(config.device)
     sizes = config.sizes or (max(content.shape[:2]),)
     images = [resize_long(content, size) for size in sizes]
-    if min(images[0].shape[:2]) < SMALLEST_SIDE:
-        height, width = images[0].shape[:2]
-        raise UsageError(f"{width}×{height} pixels are too few: the short side needs 32 or more")
+    _check_size(images[0])
     if objective is None:
         objective = PerceptualLoss(
             [to_tensor(resize_short(s, config.objective.style_size)).to(device) for s in styles],
@@ -91,12 +107,65 @@ def optimize(
             if pixels.shape != target.shape:
                 shape = target.shape[-2:]
                 pixels = F.interpolate(pixels, shape, mode="bicubic", align_corners=False)
-            before = index * config.iterations
             with memory_advice("lower --size"):
-                _descend(pixels, target, objective, config, before, len(sizes), callback)
+                _repaint(pixels, target, objective, config, index, callback)
     except KeyboardInterrupt:
         pass
     return to_image(pixels)
+
+
+def optimize_batch(
+    contents: Sequence[Array],
+    objective: PerceptualLoss,
+    iterations: int,
+    callback: Callable[[BatchProgress], bool | None] | None = None,
+    at_once: int | None = None,
+) -> list[Array]:
+    """Repaint many images as `optimize` does each alone, with L-BFGS from the content.
+
+    Args:
+        contents: HWC uint8 RGB, all of one shape.
+        objective: its device does the work.
+        iterations: steps for each image.
+        callback: called at every step; where it returns True, the images that are at work stay as
+            they now are, and the next begin. Ctrl-C (KeyboardInterrupt) is the caller's.
+        at_once: images in a batch, at most; None for 1 on a CPU and 16 on a GPU. Where the GPU's
+            memory is too small for them, it is halved.
+
+    Returns:
+        HWC uint8 RGB, one for each of `contents`.
+
+    Raises:
+        UsageError: `contents` differ in shape or are too small for VGG, or a number is below 1.
+        NstError: the losses are not finite, or the GPU has too little memory for one image.
+    """
+    device = objective.vgg.mean.device
+    at_once = AT_ONCE[device.type] if at_once is None else at_once
+    check_number("at_once", at_once, least=1)
+    check_number("iterations", iterations, least=1)
+    shapes = sorted({content.shape for content in contents})
+    if len(shapes) > 1:
+        raise UsageError(f"the images differ in shape ({shapes[0]}, {shapes[1]}): resize them")
+    done: list[Array] = []
+    while len(done) < len(contents):
+        batch = contents[len(done) : len(done) + at_once]
+        _check_size(batch[0])
+        with memory_advice("repaint smaller images, or use the CPU"):
+            try:
+                done += _repaint_batch(batch, objective, iterations, len(done), callback)
+                continue
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+        at_once = len(batch) // 2  # outside of the handler, which holds the batch in memory
+        torch.cuda.empty_cache()
+    return done
+
+
+def _check_size(image: Array) -> None:
+    height, width = image.shape[:2]
+    if min(height, width) < SMALLEST_SIDE:
+        raise UsageError(f"{width}×{height} pixels are too few: the short side needs 32 or more")
 
 
 def _start(config: OptimizeConfig, content: Array) -> Tensor:
@@ -110,76 +179,114 @@ def _start(config: OptimizeConfig, content: Array) -> Tensor:
     return to_tensor(resize_image(load_image(Path(config.init)), (height, width)))
 
 
-def _descend(
+def _repaint(
     pixels: Tensor,
     content: Tensor,
     objective: PerceptualLoss,
     config: OptimizeConfig,
-    before: int,
-    rounds: int,
+    size_index: int,
     callback: Callable[[OptimizeProgress], None] | None,
 ) -> None:
-    """`config.iterations` steps on `pixels`, in place; they end at the best that was seen."""
-    targets = objective.content_features(content)
-    terms: list[float] = []
+    """`optimize` at one size: `pixels` [1, 3, H, W] change in place."""
+    learning_rate = None if config.optimizer == "lbfgs" else config.learning_rate
+    started = time.monotonic()
+    descent = _descend(pixels, content, objective, config.iterations, learning_rate)
+    for step, terms in enumerate(descent, start=1):
+        if callback is None:
+            continue
+        content_loss, style_loss, tv_loss, total_loss = terms[:, 0].tolist()
+        pace = (time.monotonic() - started) / step
+        callback(
+            OptimizeProgress(
+                step=size_index * config.iterations + step,
+                steps=config.iterations * max(1, len(config.sizes)),
+                size=(pixels.shape[-2], pixels.shape[-1]),
+                content_loss=content_loss,
+                style_loss=style_loss,
+                tv_loss=tv_loss,
+                total_loss=total_loss,
+                seconds_left=pace * (config.iterations - step),
+                image=lambda: to_image(pixels),
+            )
+        )
 
-    def function(x: Tensor) -> tuple[float, Tensor]:
+
+def _repaint_batch(
+    contents: Sequence[Array],
+    objective: PerceptualLoss,
+    iterations: int,
+    first: int,
+    callback: Callable[[BatchProgress], bool | None] | None,
+) -> list[Array]:
+    """`optimize_batch` on what is at work at once."""
+    target = torch.cat([to_tensor(content) for content in contents]).to(objective.vgg.mean.device)
+    pixels = target.clone()
+    for step, terms in enumerate(_descend(pixels, target, objective, iterations), start=1):
+        if callback is not None:
+            totals = tuple(terms[3].tolist())
+            if callback(BatchProgress(first, step, iterations, totals, lambda: to_images(pixels))):
+                break
+    return to_images(pixels)
+
+
+def _descend(
+    pixels: Tensor,
+    contents: Tensor,
+    objective: PerceptualLoss,
+    iterations: int,
+    learning_rate: float | None = None,
+) -> Iterator[Tensor]:
+    """Steps of L-BFGS, or of Adam at `learning_rate`, on `pixels` [B, 3, H, W] in place.
+
+    They are at every time the best that was seen. Yields after each step their weighted terms:
+    content, style, TV and total loss, [4, B].
+    """
+    targets = objective.content_features(contents)
+    terms = pixels.new_zeros(4, len(pixels))
+
+    def function(x: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal terms
         x = x.detach().clone().requires_grad_(True)
         losses = objective(x, targets)
         losses.total_loss.sum().backward()
         values = (losses.content_loss, losses.style_loss, losses.tv_loss, losses.total_loss)
-        terms[:] = torch.stack(values).detach()[:, 0].tolist()
+        terms = torch.stack(values).detach()
         assert x.grad is not None
-        return terms[-1], x.grad
+        return terms[3], x.grad
 
-    lbfgs = config.optimizer == "lbfgs"
-    descent = BoxLBFGS(pixels, function) if lbfgs else _Adam(pixels, function, config.learning_rate)
-    if not math.isfinite(descent.loss):
+    descent: BoxLBFGS | _Adam
+    if learning_rate is None:
+        descent = BoxLBFGS(pixels, function)
+    else:
+        descent = _Adam(pixels, function, learning_rate)
+    best = terms
+    if not best[3].isfinite().all():
         raise NstError("the losses are not finite: lower the weights")
-    kept = list(terms)
-    started = time.monotonic()
-    try:
-        for step in range(1, config.iterations + 1):
-            descent.step()
-            if terms[-1] == descent.loss:  # not a try that was taken back
-                kept = list(terms)
-            if callback is not None:
-                pace = (time.monotonic() - started) / step
-                content_loss, style_loss, tv_loss, total_loss = kept
-                callback(
-                    OptimizeProgress(
-                        step=before + step,
-                        steps=config.iterations * rounds,
-                        size=(pixels.shape[-2], pixels.shape[-1]),
-                        content_loss=content_loss,
-                        style_loss=style_loss,
-                        tv_loss=tv_loss,
-                        total_loss=total_loss,
-                        seconds_left=pace * (config.iterations - step),
-                        image=lambda: to_image(descent.x),
-                    )
-                )
-    finally:
-        pixels.copy_(descent.x)
+    for _ in range(iterations):
+        moved = descent.step()
+        best = torch.where(moved, terms, best)
+        yield best
 
 
 class _Adam:
-    """Adam inside [0, 255]; `x` is the best that was seen, `loss` its loss."""
+    """Adam inside [0, 255]; `x` is the best that was seen, each sample's own."""
 
     def __init__(
-        self, x: Tensor, function: Callable[[Tensor], tuple[float, Tensor]], learning_rate: float
+        self, x: Tensor, function: Callable[[Tensor], tuple[Tensor, Tensor]], learning_rate: float
     ) -> None:
-        self.x = x.clamp_(0, 255).clone()
+        self.x = x.clamp_(0, 255)
         self._function = function
         self._now = x.clone()
         self._adam = torch.optim.Adam([self._now], lr=learning_rate)
-        self.loss, self._gradient = function(x)
+        self._losses, self._gradients = function(x)
 
-    def step(self) -> None:
-        self._now.grad = self._gradient
+    def step(self) -> Tensor:
+        """One evaluation. Returns which samples are better than before, bool [B]."""
+        self._now.grad = self._gradients
         self._adam.step()
         self._now.clamp_(0, 255)
-        loss, self._gradient = self._function(self._now)
-        if loss < self.loss:
-            self.loss = loss
-            self.x.copy_(self._now)
+        losses, self._gradients = self._function(self._now)
+        better = losses < self._losses
+        self._losses = torch.where(better, losses, self._losses)
+        self.x.copy_(torch.where(better[:, None, None, None], self._now, self.x))
+        return better

@@ -16,6 +16,10 @@ def to_tensor(image: Array) -> Tensor:
 
 def to_image(batch: Tensor) -> Array:
     """The first of float [B, 3, H, W] in [0, 255] as HWC uint8 RGB, rounded and clipped."""
-    image = batch[0].detach().float().clamp(0, 255).round().byte()
-    array: Array = image.permute(1, 2, 0).contiguous().cpu().numpy()
-    return array
+    return to_images(batch[:1])[0]
+
+
+def to_images(batch: Tensor) -> list[Array]:
+    """Float [B, 3, H, W] in [0, 255] as images, HWC uint8 RGB, rounded and clipped."""
+    images = batch.detach().float().clamp(0, 255).round().byte()
+    return list(images.permute(0, 2, 3, 1).contiguous().cpu().numpy())
