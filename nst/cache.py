@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
@@ -46,3 +47,18 @@ def write_cached(kind: str, key: str, value: dict[str, Any]) -> None:
     """Keep `value`, JSON-ready. A cache that can't be written costs time, not the result."""
     with contextlib.suppress(NstError), replacing(cache_folder() / kind / f"{key}.json") as beside:
         beside.write_text(json.dumps(value))
+
+
+def read_cached_array(kind: str, key: str) -> NDArray[Any] | None:
+    """What `write_cached_array` kept; None where there is nothing, or nothing that can be read."""
+    try:
+        found = np.load(cache_folder() / kind / f"{key}.npy", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if isinstance(found, np.ndarray) else None
+
+
+def write_cached_array(kind: str, key: str, value: NDArray[Any]) -> None:
+    """Keep an array. A cache that can't be written costs time, not the result."""
+    with contextlib.suppress(NstError), replacing(cache_folder() / kind / f"{key}.npy") as beside:
+        np.save(beside, value)

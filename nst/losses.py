@@ -122,6 +122,7 @@ class PerceptualLoss(nn.Module):
         # A weighted mean of targets pulls exactly as a weighted sum of losses does.
         self.style_losses = nn.ModuleDict({name: StyleLoss(gram) for name, gram in grams.items()})
         fixed = self.config.style_weight
+        self.layer_weights: dict[str, float]
         self.layer_weights = self._balance() if fixed is None else dict.fromkeys(grams, fixed)
         self.content = ContentLoss()
         self.tv = TVLoss()
@@ -143,6 +144,7 @@ class PerceptualLoss(nn.Module):
         share = config.style_strength * STYLE_SHARE * variance / len(config.style_layers)
         weights = {}
         for layer, module in self.style_losses.items():
+            assert isinstance(module, StyleLoss)
             energy = float(module.target.square().mean())
             usual = float(gram_matrix(features[layer]).square().mean())
             weights[layer] = share / max(energy, FAINTEST * usual)

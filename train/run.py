@@ -1,4 +1,4 @@
-"""The folder of a run: its name, what its files say of themselves, its preview."""
+"""The folder of a run: its name, what is kept in it as training goes on, its preview."""
 
 from __future__ import annotations
 
@@ -6,18 +6,30 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
-from collections.abc import Callable
+import shutil
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from nst.errors import NstError, UsageError
-from nst.files import check_writable
+from nst.errors import ModelError, NstError, UsageError
+from nst.files import check_writable, replacing
 from nst.images import Array, resize_image, resize_short
+from nst.models.transformer import TransformerNet
 from nst.photographs import held_out
+from nst.train.checkpoint import Checkpoint, Snapshot, load_checkpoint, save_checkpoint
 from nst.train.config import TrainConfig
+from nst.train.config_file import save_config
+from nst.train.environment import environment
+from nst.train.loop import Step
+from nst.train.run_log import COLUMNS, LogRow, RunLog
+
+CONFIG, RESULT, CHECKPOINTS = "run.toml", "result.json", "checkpoints"
 
 
 def make_run_folder(config: TrainConfig) -> Path:
@@ -86,7 +98,111 @@ def describe(config: TrainConfig) -> dict[str, str]:
     return {key: value.encode(errors="replace").decode() for key, value in metadata.items()}
 
 
-def remove_empty(folder: Path) -> None:
-    """Take away the folder of a run that came to nothing."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+class RunFolder:
+    """What a training leaves as it goes on; the `Keeper` of `nst.train.loop.Loop`.
+
+    In the folder: `run.toml`, `environment.json`, `log.csv`, `losses.png`, `samples/`,
+    `tensorboard/`, and `checkpoints/` with the last `config.keep` states and the best network.
+
+    Args:
+        judge: gives the total loss of the held-out photographs and a picture of them.
+        header: what all checkpoints say of themselves.
+        resumed: the state from which an earlier process's run goes on.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: TrainConfig,
+        network: TransformerNet,
+        judge: Callable[[], tuple[float, Array]],
+        header: dict[str, str],
+        styles: Sequence[Array],
+        resumed: Snapshot | None = None,
+    ) -> None:
+        self.path, self._config, self._network = path, config, network
+        self._judge, self._header, self._styles = judge, header, styles
+        self._folder = path / CHECKPOINTS
+        self._best_path = self._folder / "best.safetensors"
+        self._saved = time.monotonic()
+        self.best = math.inf
+        if resumed is None:
+            save_config(path / CONFIG, config)
+            with replacing(path / "environment.json") as beside:
+                beside.write_text(json.dumps(environment(), indent=2))
+        elif self._best_path.exists():
+            best = load_checkpoint(self._best_path)
+            if int(best.metadata["step"]) <= resumed.step:
+                self.best = float(best.metadata["held_out_loss"])
+        self._log = RunLog(path, None if resumed is None else resumed.step)
+
+    def log(self, step: Step, held_out_loss: float | None) -> None:
+        """Add a step to the log."""
+        values = {name: getattr(step, name) for name in COLUMNS if hasattr(step, name)}
+        used = torch.cuda.max_memory_reserved() / 1e9 if torch.cuda.is_available() else None
+        self._log.write(LogRow(**values, gpu_memory=used, held_out_loss=held_out_loss))
+
+    def keep(self, snapshot: Snapshot, *, now: bool = False) -> None:
+        """Write a checkpoint if it is time for one, and remove those that are too old."""
+        if not now and time.monotonic() - self._saved < self._config.save_every:
+            return
+        self._log.flush()  # first, so that a resumed run finds the rows of every step before
+        target = self._folder / f"step-{snapshot.step:07d}.safetensors"
+        save_checkpoint(target, self._network, self._header, self._styles, snapshot)
+        for old in checkpoints(self.path)[self._config.keep :]:
+            old.unlink(missing_ok=True)
+        self._saved = time.monotonic()
+
+    def sample(self, step: int) -> float:
+        """Judge the network on the held-out photographs; keep the picture, and the best weights."""
+        loss, image = self._judge()
+        self._log.sample(step, image)
+        if loss < self.best:
+            self.best = loss
+            header = {**self._header, "step": str(step), "held_out_loss": repr(loss)}
+            save_checkpoint(self._best_path, self._network, header, self._styles)
+        return loss
+
+    def load_best(self) -> int:
+        """Give the network the best weights that were seen; their step."""
+        best = load_checkpoint(self._best_path)
+        self._network.load_state_dict(best.network.state_dict())
+        return int(best.metadata["step"])
+
+    def close(self) -> None:
+        """Bring the log to its end, and draw the losses."""
+        self._log.close()
+
+
+def discard(folder: Path) -> None:
+    """Take away a run that came to nothing: what it wrote, and the folder if that is all."""
+    for name in (CONFIG, "environment.json", "log.csv", "losses.png"):
+        (folder / name).unlink(missing_ok=True)
+    for name in (CHECKPOINTS, "samples", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The states of training in a run's folder, the newest first."""
+    return sorted((folder / CHECKPOINTS).glob("step-*.safetensors"), reverse=True)
+
+
+def load_state(folder: Path, notice: Callable[[str], None]) -> Checkpoint:
+    """The newest state of training in a run's folder that can be read.
+
+    Raises:
+        NstError: there is none, or the run is complete.
+    """
+    if not (folder / CONFIG).is_file():
+        raise NstError(f"{folder} is not the folder of a run: it holds no {CONFIG}")
+    if (folder / RESULT).exists():
+        raise NstError(f"{folder} is a run that came to its end: start another one with --config")
+    for path in checkpoints(folder):
+        try:
+            found = load_checkpoint(path)
+        except ModelError as error:
+            notice(f"{error}; going back to the one before")
+            continue
+        if found.snapshot is not None:
+            return found
+    raise NstError(f"{folder} holds no checkpoint to go on from: start the run again")

@@ -215,6 +215,7 @@ def score(
         raise UsageError("there are no photographs to judge by")
     check_number("iterations", iterations, least=1, most=MILESTONES[-1])
     results = []
+    named = objective_key(styles, style_weights, objective)
     for number, photograph in enumerate(squares(photographs), start=1):
 
         def report(iteration: int, number: int = number) -> None:
@@ -224,7 +225,7 @@ def score(
         report(0)
         losses = image_losses(objective, photograph, stylize(photograph))
         goal = 0.0 if whole_curve else losses.total_loss
-        key = _curve_key(photograph, styles, style_weights, objective)
+        key = _curve_key(photograph, named)
         curve = _optimizer_curve(photograph, styles, objective, iterations, goal, key, report)
         results.append(PhotographScore(losses, *curve.worth(losses.total_loss), curve))
     return Score(tuple(results), objective.config)
@@ -338,18 +339,20 @@ def _read_curve(key: str, last: int) -> Curve | None:
     return Curve(milestones, found)
 
 
-def _curve_key(
-    photograph: Array,
-    styles: Sequence[Array],
-    style_weights: Sequence[float],
-    objective: PerceptualLoss,
+def objective_key(
+    styles: Sequence[Array], style_weights: Sequence[float], objective: PerceptualLoss
 ) -> str:
-    """What a curve depends on: pixels, objective, VGG's weights, and the optimiser's version."""
+    """A name for the objective, for what is kept on disk."""
     config = objective.config
     # A file's name says nothing of what is in it.
     vgg = [] if config.vgg in ("caffe", "torchvision") else objective.vgg.parameters()
     weights = [tensor.detach().cpu().numpy() for tensor in vgg]
     seen = [resize_short(style, config.style_size) for style in styles]
     shares = check_weights("style weights", style_weights, len(styles))
-    text = json.dumps([_CURVE_VERSION, asdict(config), shares], sort_keys=True)
-    return content_hash(photograph, *seen, *weights, text)
+    layers = {name: f"{weight:.3g}" for name, weight in objective.layer_weights.items()}
+    return content_hash(*seen, *weights, json.dumps([asdict(config), shares, layers]))
+
+
+def _curve_key(photograph: Array, objective: str) -> str:
+    """What a curve depends on: pixels, objective, and the optimiser's version."""
+    return content_hash(photograph, objective, _CURVE_VERSION)

@@ -1,34 +1,46 @@
-"""The loop: a style image becomes a network (Johnson et al. 2016)."""
+"""A style image becomes a network (Johnson et al. 2016): trained, exported, checked, scored."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
-import os
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
-from nst.devices import memory_advice, pick_device
+from nst.devices import limit_memory, peak_memory
 from nst.errors import NstError
+from nst.files import replacing
 from nst.images import Array, load_style, resize_short, save_image
 from nst.infer.session import Stylizer
 from nst.losses import PerceptualLoss
 from nst.models.config import preset_config
 from nst.models.transformer import TransformerNet
 from nst.photographs import held_out
-from nst.train.checkpoint import save_checkpoint
+from nst.tensors import to_image, to_tensor
+from nst.train.checkpoint import Checkpoint, save_checkpoint
 from nst.train.config import TrainConfig, model_name
-from nst.train.data import Content, batches, calibration_images, open_content
+from nst.train.config_file import load_config, make_config
+from nst.train.data import Content, calibration_images, open_content
+from nst.train.distributed import join_world
 from nst.train.export import Exported, export_precisions, torch_stylizer
-from nst.train.muon import Muon
-from nst.train.run import describe, make_run_folder, preview_sheet, remove_empty
+from nst.train.loop import NOT_FINITE, Loop, Step
+from nst.train.run import (
+    CONFIG,
+    RESULT,
+    RunFolder,
+    describe,
+    discard,
+    load_state,
+    make_run_folder,
+    preview_sheet,
+)
 from nst.train.score import (
     ImageLosses,
     Score,
@@ -38,51 +50,10 @@ from nst.train.score import (
     score,
     squares,
 )
+from nst.train.teacher import make_teacher
 
-WARM_UP = 0.03  # share of the budget in which the learning rate rises
-
-SMALLEST_CROP = 64
-
-# A CPU looks at many small crops first. Each phase ends at a share of the budget and divides the
-# side of the crops; batches grow as crops shrink, so that all steps cost about the same.
-Phases = tuple[tuple[float, int], ...]
-
-
-@dataclass(frozen=True)
-class DeviceDefaults:
-    """What suits a device where the user says nothing."""
-
-    seconds: float
-    batch_size: int
-    phases: Phases
-
-
-DEFAULTS = {
-    "cpu": DeviceDefaults(525, 1, ((0.4, 4), (0.75, 2), (1.0, 1))),
-    "cuda": DeviceDefaults(60, 8, ((1.0, 1),)),
-}
-
-
-@dataclass(frozen=True)
-class TrainProgress:
-    """One step of training.
-
-    Attributes:
-        step: from 1.
-        done: share of the budget, 0 to 1.
-        content_loss, style_loss, tv_loss, total_loss: weighted, of this step's batch.
-        images_per_second: over the last steps.
-        seconds_left: as estimated now.
-    """
-
-    step: int
-    done: float
-    content_loss: float
-    style_loss: float
-    tv_loss: float
-    total_loss: float
-    images_per_second: float
-    seconds_left: float
+TrainProgress = Step
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -90,17 +61,21 @@ class TrainResult:
     """What a run leaves.
 
     Attributes:
+        folder: of the run.
         model, checkpoint, preview: paths of the ONNX file, the weights and the preview sheet.
         exported: all ONNX files, one for each precision; `model` is the first.
         before: losses of the held-out photographs as they are, mean.
         after: losses of the same photographs, repainted by the network.
         score: `model` against the optimiser on the same photographs, if that was asked for.
-        steps, seconds: of training.
+        steps, seconds: of training, over all processes that took part one after another.
         device: `cpu` or `cuda`.
+        peak_memory: GB, of the GPU as PyTorch took it or of the process on a CPU; None if unknown.
+        waiting: share of the training's time spent waiting for content.
         skipped: content files that could not be used, and why.
         interrupted: whether Ctrl-C ended the run before its budget.
     """
 
+    folder: Path
     model: Path
     checkpoint: Path
     preview: Path
@@ -111,69 +86,177 @@ class TrainResult:
     steps: int
     seconds: float
     device: str
+    peak_memory: float | None
+    waiting: float
     skipped: dict[Path, str]
     interrupted: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Values for JSON; paths are relative to the folder."""
+        return {
+            "model": self.model.name,
+            "exported": [e.path.name for e in self.exported],
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "score": None if self.score is None else self.score.to_dict(),
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "device": self.device,
+            "peak_memory": self.peak_memory,
+            "waiting": self.waiting,
+            "skipped": len(self.skipped),
+        }
 
 
 def train_style(
     config: TrainConfig,
     callback: Callable[[TrainProgress], None] | None = None,
-    stage: Callable[[str], None] = lambda _: None,
+    stage: Say = lambda _: None,
+    notice: Say = lambda _: None,
 ) -> TrainResult:
     """Train a network on one style, export it, check, preview and score the export.
 
-    Ctrl-C (KeyboardInterrupt) ends training early and exports what there is.
+    Ctrl-C (KeyboardInterrupt) ends training early and exports what there is. Under torchrun all
+    processes train one network; the first writes the files, and all return the same result.
 
     Args:
-        callback: called at every step.
-        stage: called with the name of each stage as it begins: training, exporting, scoring.
+        callback: called at every step that was made.
+        stage: called with the name of each stage as it begins: painting, training, exporting,
+            scoring.
+        notice: called with one line for what is out of the ordinary: memory that ran out, steps
+            that were not finite, a style image of an odd shape.
 
     Raises:
         ImageError: a style image can't be used. NstError: no usable content, no such device,
         losses that cease to be finite, an output folder that can't be written.
     """
-    device = pick_device(config.device)
-    side = config.objective.style_size
-    styles = [resize_short(load_style(path), side) for path in config.style]
-    metadata = describe(config)  # the files may change while the network trains
-    content = open_content(config.content, config.seed, config.size)
+    return _train(config, None, callback, stage, notice)
 
-    torch.manual_seed(config.seed)
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-    network = TransformerNet(preset_config(config.preset)).to(device)
-    network = network.to(memory_format=torch.channels_last)
-    objective = build_objective(styles, config.style_weights, config.objective, device)
-    objective = objective.to(memory_format=torch.channels_last)
-    folder = make_run_folder(config)
 
-    stage("training")
-    loop = _Loop(network, objective, config, content)
-    try:
-        loop.run(callback)
-        interrupted = False
-    except KeyboardInterrupt:
-        if loop.step == 0:
-            remove_empty(folder)
+def resume_style(
+    folder: Path,
+    callback: Callable[[TrainProgress], None] | None = None,
+    stage: Say = lambda _: None,
+    notice: Say = lambda _: None,
+) -> TrainResult:
+    """Go on with a run that was stopped, whatever stopped it, from its last checkpoint.
+
+    With a budget of steps, on a CPU with the same number of threads, the network becomes the same
+    bit for bit as if the run had never stopped. A budget of seconds is continued where it was.
+
+    Raises:
+        NstError: not a run's folder, or one that came to its end, or is at work in another
+        process; and as `train_style`.
+    """
+    state = load_state(folder, notice)
+    config = make_config(load_config(folder / CONFIG))
+    return _train(config, (folder, state), callback, stage, notice)
+
+
+def _train(
+    config: TrainConfig,
+    resumed: tuple[Path, Checkpoint] | None,
+    callback: Callable[[TrainProgress], None] | None,
+    stage: Say,
+    notice: Say,
+) -> TrainResult:
+    with contextlib.ExitStack() as stack:
+        world, device = stack.enter_context(join_world(config.device))
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+            stack.enter_context(limit_memory(config.max_memory))
+        if resumed is None:
+            side = config.objective.style_size
+            styles = tuple(resize_short(load_style(path), side) for path in config.style)
+            metadata = describe(config)  # the files may change while the network trains
+            content = open_content(config.content, config.seed, config.size)
+            metadata["content"] = content.fingerprint
+            folder = world.tell(make_run_folder(config) if world.main else Path())
+            snapshot = None
+        else:
+            folder, state = resumed
+            styles, metadata, snapshot = state.styles, state.metadata, state.snapshot
+            content = open_content(config.content, config.seed, config.size)
+            if content.fingerprint != metadata["content"]:
+                notice("the content has changed since the run began: it goes on with what is there")
+        if world.main:
+            stack.enter_context(_alone(folder))
+        torch.manual_seed(config.seed)
+        network = TransformerNet(preset_config(config.preset)).to(device)
+        network = network.to(memory_format=torch.channels_last)
+        objective = build_objective(styles, config.style_weights, config.objective, device)
+        objective = objective.to(memory_format=torch.channels_last)
+
+        def judge() -> tuple[float, Array]:
+            return _judge(network, objective)
+
+        keeper, loop = None, None
+        try:
+            if world.main:
+                keeper = RunFolder(folder, config, network, judge, metadata, styles, snapshot)
+            teacher = make_teacher(config, styles, content, objective, world, stage)
+            stage("training")
+            loop = Loop(
+                network,
+                objective,
+                config,
+                content,
+                teacher=teacher,
+                world=world,
+                notice=notice,
+                start=snapshot,
+            )
+            loop.run(callback, keeper)
+        except BaseException:
+            if world.main and (loop is None or loop.snapshot.step == 0):
+                discard(folder)
+            elif world.main:
+                notice(f"nothing is lost: go on with  nst-train --resume {folder}")
             raise
-        interrupted = True
-    except BaseException:
-        remove_empty(folder)
-        raise
+        finally:
+            if keeper is not None:
+                keeper.close()
+        result = None
+        if keeper is not None:
+            result = _finish(config, loop, keeper, metadata, styles, content, stage, notice)
+        result = world.tell(result)
+        assert result is not None
+        return result
 
-    seconds = loop.budget.elapsed
+
+def _finish(
+    config: TrainConfig,
+    loop: Loop,
+    keeper: RunFolder,
+    metadata: dict[str, str],
+    styles: tuple[Array, ...],
+    content: Content,
+    stage: Say,
+    notice: Say,
+) -> TrainResult:
+    """Export, check, preview and score what was trained."""
     stage("exporting")
+    network, objective, device = loop.network, loop.objective, loop.device
+    memory = peak_memory(device)
+    last, _ = _judge(network, objective)
+    if not last <= keeper.best:
+        step = keeper.load_best()
+        notice(f"the network of step {step} is better than the last, and is the one exported")
     network = network.cpu().eval()
     photographs = squares(held_out())
     before = mean_losses([image_losses(objective, p, p) for p in photographs])
     repaint = torch_stylizer(network)
     after = mean_losses([image_losses(objective, p, repaint(p)) for p in photographs])
-    metadata |= {
+    if not math.isfinite(after.total_loss):
+        raise NstError(NOT_FINITE)
+    seconds = loop.budget.elapsed
+    metadata = metadata | {
         "steps": str(loop.step),
         "seconds": f"{seconds:.0f}",
         "losses": json.dumps(after.to_dict()),
     }
     name = config.style[0].stem
+    folder = keeper.path
     checkpoint, preview = folder / f"{name}.safetensors", folder / "preview.png"
     save_checkpoint(checkpoint, network, metadata, styles)
     exported = export_precisions(
@@ -184,163 +267,69 @@ def train_style(
         photographs=photographs,
         total_loss=lambda p, image: image_losses(objective, p, image).total_loss,
     )
-    result = None
+    scored = None
     with Stylizer(exported[0].path, provider="cpu") as stylizer:
-        save_image(preview, preview_sheet(styles, stylizer))
+        save_image(preview, preview_sheet(list(styles), stylizer))
         if config.score:
             stage("scoring")
-            weights = config.style_weights
             with contextlib.suppress(KeyboardInterrupt):  # all else is done
-                result = score(
+                scored = score(
                     stylizer,
                     photographs,
                     styles,
                     objective,
-                    style_weights=weights,
+                    style_weights=config.style_weights,
                     whole_curve=False,
                 )
-    return TrainResult(
+    result = TrainResult(
+        folder=folder,
         model=exported[0].path,
         checkpoint=checkpoint,
         preview=preview,
         exported=exported,
         before=before,
         after=after,
-        score=result,
+        score=scored,
         steps=loop.step,
         seconds=seconds,
         device=device.type,
+        peak_memory=memory,
+        waiting=loop.waited / max(seconds, 1e-9),
         skipped=content.skipped,
-        interrupted=interrupted,
+        interrupted=loop.interrupted,
     )
+    if not loop.interrupted:  # that one may go on
+        with replacing(folder / RESULT) as beside:
+            beside.write_text(json.dumps(result.to_dict(), indent=2))
+    return result
 
 
-class _Budget:
-    """Steps or seconds; the share that is used up drives every schedule."""
-
-    def __init__(self, config: TrainConfig, default_seconds: float) -> None:
-        self._steps = config.steps
-        self._seconds = config.seconds or default_seconds
-        self._start = time.monotonic()
-
-    def start(self) -> None:
-        self._start = time.monotonic()
-
-    @property
-    def elapsed(self) -> float:
-        return time.monotonic() - self._start
-
-    def done(self, step: int) -> float:
-        """Share of the budget that is used up when `step` steps are made."""
-        if self._steps is not None:
-            return min(1.0, step / self._steps)
-        return min(1.0, self.elapsed / self._seconds)
-
-    def left(self, step: int) -> float:
-        """Estimated seconds to the end."""
-        if self._steps is None:
-            return max(0.0, self._seconds - self.elapsed)
-        return self.elapsed / max(1, step) * (self._steps - step)
+def _judge(network: TransformerNet, objective: PerceptualLoss) -> tuple[float, Array]:
+    """Total loss of the held-out photographs, mean, and a picture of them beside the results."""
+    network.eval()
+    total, rows = 0.0, []
+    photographs = squares(held_out())
+    for photograph in photographs:
+        with torch.inference_mode():
+            image = to_image(network(to_tensor(photograph).to(objective.vgg.mean.device)))
+        total += image_losses(objective, photograph, image).total_loss
+        rows.append(np.hstack([photograph, image]))
+    network.train()
+    return total / len(photographs), np.vstack(rows)
 
 
-class _Loop:
-    """Muon under a warm-up and a cosine, and nothing else."""
-
-    def __init__(
-        self,
-        network: TransformerNet,
-        objective: PerceptualLoss,
-        config: TrainConfig,
-        content: Content,
-    ) -> None:
-        self.network, self.objective = network, objective
-        self.config, self.content = config, content
-        self.device = next(network.parameters()).device
-        self.defaults = DEFAULTS[self.device.type]
-        self.budget = _Budget(config, self.defaults.seconds)
-        self.optimizer = Muon(network.parameters(), config.learning_rate)
-        # Older cards only emulate bf16, slowly.
-        self.autocast = self.device.type == "cuda" and torch.cuda.is_bf16_supported(
-            including_emulation=False
-        )
-        self.step = 0
-
-    def run(self, callback: Callable[[TrainProgress], None] | None) -> None:
-        workers = 1 if self.device.type == "cpu" else min(8, os.cpu_count() or 1)
-        bad_steps, learned = 0, False
-        recent: deque[tuple[float, int]] = deque(maxlen=20)  # (time, images) of the last steps
-        self.budget.start()
-        with (
-            memory_advice("lower --batch-size or --size"),
-            closing(batches(self.content, self._plan, workers)) as stream,
-        ):
-            for batch in stream:
-                done = self.budget.done(self.step)
-                if done >= 1 and self.step > 0:
-                    break
-                for group in self.optimizer.param_groups:
-                    group["lr"] = self.config.learning_rate * schedule(done)
-                losses = self._update(batch)
-                self.step += 1
-                if not all(map(math.isfinite, losses)):
-                    bad_steps += 1
-                    if bad_steps == 10:
-                        break
-                    continue
-                bad_steps, learned = 0, True
-                recent.append((self.budget.elapsed, len(batch)))
-                if callback is not None:
-                    callback(self._progress(losses, recent))
-        if bad_steps == 10 or not learned:
-            raise NstError("the losses ceased to be finite: lower --style-weight or --lr")
-
-    def _progress(
-        self, losses: Sequence[float], recent: Sequence[tuple[float, int]]
-    ) -> TrainProgress:
-        span = recent[-1][0] - recent[0][0]
-        images = sum(count for _, count in recent) - recent[0][1]
-        content_loss, style_loss, tv_loss, total_loss = losses
-        return TrainProgress(
-            step=self.step,
-            done=self.budget.done(self.step),
-            content_loss=content_loss,
-            style_loss=style_loss,
-            tv_loss=tv_loss,
-            total_loss=total_loss,
-            images_per_second=images / span if span else 0.0,
-            seconds_left=self.budget.left(self.step),
-        )
-
-    def _plan(self, step: int) -> tuple[int, int]:
-        """(batch size, side of the crops) of a step."""
-        done = self.budget.done(step)
-        divisor = next((d for until, d in self.defaults.phases if done < until), 1)
-        while self.config.size // divisor < SMALLEST_CROP:
-            divisor //= 2
-        batch_size = self.config.batch_size or self.defaults.batch_size
-        return batch_size * divisor, self.config.size // divisor
-
-    def _update(self, batch: Array) -> list[float]:
-        """One step: content, style, tv and total loss. What isn't finite changes nothing."""
-        content = torch.from_numpy(batch).to(self.device, non_blocking=True)
-        content = content.permute(0, 3, 1, 2).float()  # a view of NHWC: channels_last already
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            stylized = self.network(content)
-            losses = self.objective(stylized, self.objective.content_features(content))
-        self.optimizer.zero_grad()
-        losses.total_loss.mean().backward()
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        terms = (losses.content_loss, losses.style_loss, losses.tv_loss, losses.total_loss)
-        *values, norm_value = torch.stack([*(t.mean() for t in terms), norm]).tolist()
-        if not math.isfinite(norm_value) or not all(map(math.isfinite, values)):
-            return [math.nan] * 4
-        self.optimizer.step()
-        return values
-
-
-def schedule(done: float) -> float:
-    """The learning rate's factor when a share `done` of the budget is used up."""
-    if done < WARM_UP:
-        return 0.1 + 0.9 * done / WARM_UP
-    return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in the same folder."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise NstError(f"{folder} is at work in another process: wait for its end") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        (folder / ".lock").unlink(missing_ok=True)
+        if not any(folder.iterdir()):  # the run came to nothing
+            folder.rmdir()
