@@ -150,7 +150,7 @@ def optimize_batch(
     while len(done) < len(contents):
         batch = contents[len(done) : len(done) + at_once]
         _check_size(batch[0])
-        with memory_advice("repaint smaller images, or use the CPU"):
+        with memory_advice("use --device cpu"):
             try:
                 done += _repaint_batch(batch, objective, iterations, len(done), callback)
                 continue

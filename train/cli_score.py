@@ -109,8 +109,7 @@ def score_command(
         task = bar.add_task("scoring", total=1.0)
 
         def report(progress: ScoreProgress) -> None:
-            done = progress.photograph - 1 + progress.iteration / progress.iterations
-            bar.update(task, completed=done / progress.photographs)
+            bar.update(task, completed=progress.done)
 
         result = score(
             stylizer,

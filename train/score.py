@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,10 +13,9 @@ import numpy as np
 import torch
 
 from nst.cache import content_hash, read_cached, write_cached
-from nst.config import ObjectiveConfig, OptimizeConfig, check_number, check_weights
-from nst.devices import memory_advice
+from nst.config import ObjectiveConfig, check_number, check_weights
 from nst.errors import UsageError
-from nst.gatys import OptimizeProgress, optimize
+from nst.gatys import BatchProgress, optimize_batch
 from nst.images import Array, center_square, resize_short
 from nst.losses import PerceptualLoss
 from nst.tensors import to_tensor
@@ -178,14 +176,22 @@ class ScoreProgress:
     """Where a score stands.
 
     Attributes:
-        photograph, photographs: the one at work, from 1, of how many.
+        photograph, photographs: the first one at work, from 1, of how many.
         iteration, iterations: of the optimiser on it.
+        at_once: photographs that are at work together.
     """
 
     photograph: int
     photographs: int
     iteration: int
     iterations: int
+    at_once: int = 1
+
+    @property
+    def done(self) -> float:
+        """Share of the work, 0 to 1."""
+        done = self.photograph - 1 + self.at_once * self.iteration / self.iterations
+        return done / self.photographs
 
 
 def score(
@@ -201,12 +207,15 @@ def score(
 ) -> Score:
     """Measure a model against the optimiser of Gatys et al. under the same objective.
 
+    On a GPU, the optimiser repaints many photographs at once.
+
     Args:
         stylize: the model: HWC uint8 RGB to the same; a `Stylizer` is one.
         photographs: HWC uint8 RGB; their middle squares are judged, at 256 × 256 pixels.
         styles, style_weights: what `objective` was built from; they name the cached curves.
         iterations: of the optimiser; its curve ends at the last of `MILESTONES` up to there.
-        whole_curve: False stops the optimiser where it has overtaken the model.
+        whole_curve: False stops the optimiser where it has overtaken the model on all photographs
+            at work.
 
     Raises:
         UsageError: no photographs, or no iterations.
@@ -214,20 +223,23 @@ def score(
     if not photographs:
         raise UsageError("there are no photographs to judge by")
     check_number("iterations", iterations, least=1, most=MILESTONES[-1])
-    results = []
+    photographs = squares(photographs)
+    count = len(photographs)
+
+    def report(before: int, at_once: int, iteration: int) -> None:
+        if callback is not None:
+            callback(ScoreProgress(before + 1, count, iteration, iterations, at_once))
+
+    report(0, 1, 0)
+    losses = [image_losses(objective, photo, stylize(photo)) for photo in photographs]
+    goals = [0.0 if whole_curve else x.total_loss for x in losses]
     named = objective_key(styles, style_weights, objective)
-    for number, photograph in enumerate(squares(photographs), start=1):
-
-        def report(iteration: int, number: int = number) -> None:
-            if callback is not None:
-                callback(ScoreProgress(number, len(photographs), iteration, iterations))
-
-        report(0)
-        losses = image_losses(objective, photograph, stylize(photograph))
-        goal = 0.0 if whole_curve else losses.total_loss
-        key = _curve_key(photograph, named)
-        curve = _optimizer_curve(photograph, styles, objective, iterations, goal, key, report)
-        results.append(PhotographScore(losses, *curve.worth(losses.total_loss), curve))
+    keys = [_curve_key(photo, named) for photo in photographs]
+    curves = _optimizer_curves(photographs, objective, iterations, goals, keys, report)
+    results = [
+        PhotographScore(x, *curve.worth(x.total_loss), curve)
+        for x, curve in zip(losses, curves, strict=True)
+    ]
     return Score(tuple(results), objective.config)
 
 
@@ -236,14 +248,20 @@ def squares(photographs: Sequence[Array]) -> list[Array]:
     return [center_square(photograph, SIDE) for photograph in photographs]
 
 
-@torch.no_grad()
 def image_losses(objective: PerceptualLoss, photograph: Array, image: Array) -> ImageLosses:
     """The objective of a repainted `image` of `photograph`, both HWC uint8 RGB of one size."""
+    return _batch_losses(objective, [photograph], [image])[0]
+
+
+@torch.no_grad()
+def _batch_losses(
+    objective: PerceptualLoss, photographs: Sequence[Array], images: Sequence[Array]
+) -> list[ImageLosses]:
     device = objective.vgg.mean.device
-    targets = objective.content_features(to_tensor(photograph).to(device))
-    losses = objective(to_tensor(image).to(device), targets)
-    terms = torch.stack([losses.content_loss, losses.style_loss, losses.tv_loss])[:, 0]
-    return ImageLosses(*terms.tolist())
+    targets = objective.content_features(torch.cat([*map(to_tensor, photographs)]).to(device))
+    losses = objective(torch.cat([*map(to_tensor, images)]).to(device), targets)
+    terms = torch.stack([losses.content_loss, losses.style_loss, losses.tv_loss], 1)
+    return [ImageLosses(*values) for values in terms.tolist()]
 
 
 def mean_losses(losses: Sequence[ImageLosses]) -> ImageLosses:
@@ -276,53 +294,64 @@ def trained_objective(
         return ObjectiveConfig(), ()
 
 
-class _EnoughError(Exception):
-    """The curve has come as far as is needed."""
-
-
-def _optimizer_curve(
-    photograph: Array,
-    styles: Sequence[Array],
+def _optimizer_curves(
+    photographs: Sequence[Array],
     objective: PerceptualLoss,
     iterations: int,
-    goal: float,
-    key: str,
-    report: Callable[[int], None],
-) -> Curve:
-    """The optimiser's curve to `iterations`, or to the first loss at or below `goal`."""
+    goals: Sequence[float],
+    keys: Sequence[str],
+    report: Callable[[int, int, int], None],
+) -> list[Curve]:
+    """The optimiser's curves to `iterations`, or to where all at work are at or below their goals.
+
+    Args:
+        keys: of the cached curves.
+        report: called with how many photographs are done, how many are at work, and the iteration.
+    """
     last = max(milestone for milestone in MILESTONES if milestone <= iterations)
-    cached = _read_curve(key, last)
-    if cached is not None and (
-        cached.iterations[-1] == last or min(x.total_loss for x in cached.losses) <= goal
-    ):
-        return cached
-    milestones, found = [0], [image_losses(objective, photograph, photograph)]
-    ended = False
+    curves = [_read_curve(key, last) for key in keys]
+    found: list[dict[int, ImageLosses]] = [{} for _ in keys]
 
-    def measure(progress: OptimizeProgress) -> None:
-        nonlocal ended
-        report(progress.step)
-        ended = progress.step == last
-        if progress.step in MILESTONES:
-            milestones.append(progress.step)
-            found.append(image_losses(objective, photograph, progress.image()))
-            if found[-1].total_loss <= goal:
-                ended = True
-                raise _EnoughError
+    def reached(index: int, losses: Iterable[ImageLosses]) -> bool:
+        return min(x.total_loss for x in losses) <= goals[index]
 
-    config = OptimizeConfig(
-        objective=objective.config,
-        iterations=last,
-        sizes=(),
-        device="cuda" if objective.vgg.mean.is_cuda else "cpu",
-    )
-    with memory_advice("use --device cpu"), contextlib.suppress(_EnoughError):
-        optimize(photograph, styles, config, measure, objective)
-    if not ended:  # Ctrl-C, which leaves the optimiser with what there is
-        raise KeyboardInterrupt
-    losses = [[x.content_loss, x.style_loss, x.tv_loss] for x in found]
-    write_cached("curves", key, {"iterations": milestones, "losses": losses})
-    return Curve(tuple(milestones), tuple(found))
+    missing = [
+        index
+        for index, curve in enumerate(curves)
+        if curve is None or not (curve.iterations[-1] == last or reached(index, curve.losses))
+    ]
+
+    def measure(at_work: Sequence[int], iteration: int, images: Sequence[Array]) -> None:
+        contents = [photographs[index] for index in at_work]
+        measured = _batch_losses(objective, contents, images)
+        for index, losses in zip(at_work, measured, strict=True):
+            found[index][iteration] = losses
+
+    def follow(progress: BatchProgress) -> bool:
+        at_work = missing[progress.first : progress.first + len(progress.total_losses)]
+        report(len(keys) - len(missing) + progress.first, len(at_work), progress.step)
+        if progress.step not in MILESTONES:
+            return False
+        if progress.step == 1:  # perhaps a second time, in a smaller batch
+            for index in at_work:
+                found[index].clear()
+            measure(at_work, 0, [photographs[index] for index in at_work])
+        measure(at_work, progress.step, progress.images())
+        ended = progress.step == last or all(reached(i, found[i].values()) for i in at_work)
+        if ended:
+            for index in at_work:
+                curves[index] = _keep_curve(keys[index], found[index])
+        return ended
+
+    if missing:
+        optimize_batch([photographs[index] for index in missing], objective, last, follow)
+    return [curve for curve in curves if curve is not None]
+
+
+def _keep_curve(key: str, found: Mapping[int, ImageLosses]) -> Curve:
+    losses = [[x.content_loss, x.style_loss, x.tv_loss] for x in found.values()]
+    write_cached("curves", key, {"iterations": [*found], "losses": losses})
+    return Curve(tuple(found), tuple(found.values()))
 
 
 def _read_curve(key: str, last: int) -> Curve | None:
