@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from nst.errors import ImageError
 from nst.files import replacing
@@ -71,7 +74,8 @@ def load_picture(source: Source, *, hint: int | None = None) -> Picture:
     ICC profile (CMYK too) is converted to sRGB; grey and palette images become RGB.
 
     Args:
-        hint: a short side in pixels that suffices; JPEG files may then decode smaller.
+        hint: a short side in pixels that suffices; JPEG files may then decode smaller, and be
+            larger than what Pillow reads else.
 
     Raises:
         ImageError: missing, a folder, not an image, truncated, or too large for Pillow.
@@ -80,9 +84,7 @@ def load_picture(source: Source, *, hint: int | None = None) -> Picture:
     if not isinstance(source, bytes) and os.path.isdir(source):
         raise ImageError(f"{name} is a folder: name an image file")
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            if hint is not None:
-                file.draft(None, (hint, hint))
+        with _open(source, hint) as file:
             return _decode(file)
     except FileNotFoundError as error:
         raise ImageError(f"{name} does not exist: check the path") from error
@@ -105,19 +107,17 @@ def load_image(source: Source, *, hint: int | None = None) -> Array:
     return ((picture.image * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def load_style(path: str | os.PathLike[str]) -> Array:
-    """A style image, HWC uint8 RGB.
+def load_style(path: str | os.PathLike[str], *, hint: int | None = None) -> Array:
+    """A style image, HWC uint8 RGB; `hint` as for `load_picture`.
 
     Raises:
-        ImageError: it can't be read, or is too small or too narrow to hold a style.
+        ImageError: it can't be read, or is too small to hold a style.
     """
-    image = load_image(path)
+    image = load_image(path, hint=hint)
     height, width = image.shape[:2]
-    name = os.fspath(path)
     if min(height, width) < 32:
+        name = os.fspath(path)
         raise ImageError(f"{name} is only {width}×{height} pixels: a style image needs 32 or more")
-    if max(height, width) > 12 * min(height, width):
-        raise ImageError(f"{name} is {width}×{height} pixels: crop it to less than 12 to 1")
     return image
 
 
@@ -236,6 +236,30 @@ def center_square(image: Array, side: int) -> Array:
     edge = min(height, width)
     top, left = (height - edge) // 2, (width - edge) // 2
     return resize_image(image[top : top + edge, left : left + edge], (side, side))
+
+
+def _open(source: Source, hint: int | None) -> Image.Image:
+    def stream() -> Any:
+        return io.BytesIO(source) if isinstance(source, bytes) else source
+
+    if hint is None:
+        return Image.open(stream())
+    try:
+        file = Image.open(stream())
+    except Image.DecompressionBombError:
+        # Pillow refuses by the size before `draft`, which bounds what a JPEG takes; not so a
+        # progressive one, of which libjpeg holds all coefficients.
+        with contextlib.suppress(SyntaxError):
+            jpeg = JpegImageFile(stream())
+            jpeg.draft(None, (hint, hint))
+            if math.prod(jpeg.size) <= (Image.MAX_IMAGE_PIXELS or 0) and not (
+                jpeg.info.get("progressive")
+            ):
+                return jpeg
+            jpeg.close()
+        raise
+    file.draft(None, (hint, hint))
+    return file
 
 
 def _decode(file: Image.Image) -> Picture:

@@ -188,8 +188,8 @@ def test_bytes_that_are_no_image() -> None:
             load_image(data)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (31, 200), (40, 700)])
-def test_a_style_too_small_or_narrow_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(1, 1), (31, 200)])
+def test_a_style_too_small_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
     save_image(tmp_path / "s.png", np.zeros((*size, 3), np.uint8))
     with pytest.raises(ImageError, match=r"s\.png is"):
         load_style(tmp_path / "s.png")
