@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ def check_number(
     name: str, value: float, *, least: float = 0.0, above: bool = False, most: float = math.inf
 ) -> None:
     """Raise `UsageError` unless `value` is finite and `least <= value <= most` (`<` if `above`)."""
+    if abs(value) > sys.float_info.max:  # a whole number that no float holds
+        value = math.inf
     low = value <= least if above else value < least
     if not math.isfinite(value) or low or value > most:
         bound = f"{'above' if above else 'of at least'} {least:g}"

@@ -6,19 +6,27 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import typer.main
 from typer.testing import CliRunner
 
 from nst.__main__ import app
+from nst.config import ObjectiveConfig
+from nst.errors import NstError
 from nst.images import Array, load_image, save_image
 from nst.infer.session import Stylizer
 from nst.models.transformer import TransformerConfig, TransformerNet
+from nst.train import trainer
 from nst.train.checkpoint import save_checkpoint
+from nst.train.config import TrainConfig
+from nst.train.config_file import KEYS
 
 COMMANDS = ("train", "image", "optimize", "export", "score", "inspect", "bench", "info")
 
@@ -89,6 +97,133 @@ def test_bad_options_of_train(
     out = ["--out", tmp_path / "run"]
     refused(2, ["train", "--style", style_path, *out, *arguments], word)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the trainer is asked for; it trains nothing."""
+    asked: list[Any] = []
+
+    def stop(what: Any, *callbacks: Callable[[str], None]) -> None:
+        asked.append(what)
+        callbacks[-1]("a remark")
+        raise NstError("enough")
+
+    monkeypatch.setattr(trainer, "train_style", stop)
+    monkeypatch.setattr(trainer, "resume_style", stop, raising=False)
+    return asked
+
+
+def test_the_options_of_train_are_those_of_its_config(style_path: Path, trained: list[Any]) -> None:
+    assert nst("train", "--style", style_path) == (1, ["note: a remark", "error: enough"])
+    assert trained == [TrainConfig(style=(style_path,))]
+    options = {p.name for p in typer.main.get_command(app).commands["train"].params}  # type: ignore[attr-defined]
+    assert options - set(KEYS) == {"stroke", "resume", "config", "save_config", "debug"}
+    assert set(KEYS) <= options
+    nst(
+        *("train", "--style", "a.jpg", "--style", "b.jpg", "--style-weights", "3,1"),
+        *("--content", "coco", "--stroke", 1.5, "--style-strength", 2, "--precision", "int8,fp16"),
+        *("--max-memory", 6, "--teacher", "optimizer", "--style-layers", "relu1_1", "--no-score"),
+    )
+    assert trained[1] == TrainConfig(
+        style=(Path("a.jpg"), Path("b.jpg")),
+        style_weights=(3, 1),
+        content=Path("coco"),
+        objective=ObjectiveConfig(style_size=576, style_strength=2, style_layers=("relu1_1",)),
+        precisions=("int8", "fp16"),
+        max_memory=6,
+        teacher="optimizer",
+        score=False,
+    )
+
+
+def test_the_help_is_in_groups() -> None:
+    for name, groups in {
+        "train": ("How it looks", "Content", "Machine and memory", "Run and files", "Experts"),
+        "optimize": ("How it looks", "Experts"),
+        "score": ("Objective",),
+    }.items():
+        result = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "80"})
+        assert all(group in result.output for group in groups)
+
+
+def test_options_are_saved_and_used_again(
+    style_path: Path, tmp_path: Path, trained: list[Any]
+) -> None:
+    file = tmp_path / "run.toml"
+    common = ["train", "--style", style_path, "--seconds", 5, "--style-weight", 3, "--artist", "A"]
+    status, lines = nst(*common, "--out", tmp_path / "run", "--save-config", file)
+    assert status == 0
+    assert len(lines) == 1
+    assert f"--config {file}" in lines[0]
+    assert list(tmp_path.iterdir()) == [file]
+    assert trained == []
+    nst("train", "--config", file)
+    config = TrainConfig(
+        style=(style_path,),
+        seconds=5,
+        objective=ObjectiveConfig(style_weight=3),
+        artist="A",
+        out=tmp_path / "run",
+    )
+    assert trained == [config]
+    nst("train", "--config", file, "--steps", 9, "--style-strength", 2, "--style", "other.jpg")
+    assert trained[1] == replace(
+        config,
+        style=(Path("other.jpg"),),
+        steps=9,
+        seconds=None,
+        objective=ObjectiveConfig(style_strength=2),
+        artist="",
+    )
+
+
+def test_bad_config_files(style_path: Path, tmp_path: Path, trained: list[Any]) -> None:
+    file = tmp_path / "run.toml"
+    refused(1, ["train", "--config", file], file, "does not exist")
+    file.write_text("szie = 3")
+    refused(2, ["train", "--config", file], file, "szie", "did you mean size?")
+    file.write_text("size = 128")
+    refused(2, ["train", "--config", file], "--style")
+    save = ["train", "--style", style_path, "--save-config"]
+    refused(2, [*save, style_path], style_path, "run.toml")
+    style = tmp_path / "style.toml"
+    style.write_bytes(style_path.read_bytes())
+    refused(2, ["train", "--style", style, "--save-config", style], "overwrite")
+    assert style.read_bytes() == style_path.read_bytes()
+    (tmp_path / "folder.toml").mkdir()
+    refused(1, [*save, tmp_path / "folder.toml"], "folder")
+    refused(1, [*save, file / "below.toml"], "cannot write")
+    assert trained == []
+
+
+def test_resume_stands_alone(style_path: Path, tmp_path: Path, trained: list[Any]) -> None:
+    assert nst("train", "--resume", tmp_path) == (1, ["note: a remark", "error: enough"])
+    assert trained == [tmp_path]
+    for more in (["--style", style_path], ["--save-every", 60], ["--score"], ["--config", "a"]):
+        refused(2, ["train", "--resume", tmp_path, *more], "--resume", f"leave out {more[0]}")
+    debug = ["train", "--resume", str(tmp_path), "--debug"]
+    assert str(CliRunner().invoke(app, debug).exception) == "enough"
+
+
+def test_one_of_two_options_that_stand_for_the_same(
+    style_path: Path, model_path: Path, tmp_path: Path
+) -> None:
+    for command in (
+        ["train", "--style", style_path],
+        ["optimize", style_path, "--style", style_path, "--out", tmp_path / "a.png"],
+        ["score", model_path, "--style", style_path],
+    ):
+        both = ["--style-strength", 1, "--style-weight", 5]
+        refused(2, [*command, *both], "--style-strength", "--style-weight", "choose one")
+        refused(2, [*command, "--style-strength", "0"], "style strength")
+    for command in (
+        ["train", "--style", style_path],
+        ["optimize", style_path, "--style", style_path, "--out", tmp_path / "a.png"],
+    ):
+        refused(2, [*command, "--stroke", 1, "--style-size", 384], "--stroke", "choose one")
+        for stroke in ("nan", "0", "11", "-1"):
+            refused(2, [*command, f"--stroke={stroke}"], "stroke")
 
 
 def test_bad_content_folders(tmp_path: Path, style_path: Path) -> None:

@@ -91,7 +91,8 @@ def load_config(path: Path) -> dict[str, Any]:
     try:
         options = {key: _value(key, value) for key, value in found.items()}
         # Whether the values make sense is asked here, where the file can be named.
-        make_config(options if "style" in options else {**_without_style(options), "style": ("",)})
+        some = (Path(),) * max(1, len(options.get("style_weights", ())))
+        make_config({"style": some, **options})
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     return _move_paths(options, lambda value: os.path.normpath(path.parent / value))
