@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -25,6 +26,7 @@ KEYS: dict[str, str] = {
     for field in (*fields(TrainConfig), *fields(ObjectiveConfig))
     if field.name != "objective"
 }
+_ERRORS = sys.getfilesystemencodeerrors()  # a file's name need not be valid text
 _HEAD = (
     "# Options of nst-train, for  nst-train --config FILE.  Paths start at this file's folder.\n"
 )
@@ -55,18 +57,14 @@ def save_config(path: Path, config: TrainConfig) -> None:
     """Write all options, defaults too; what is None is left out. Paths become relative to `path`.
 
     Raises:
-        NstError: it can't be written, or a path is no valid text. MissingExtraError: no tomli-w.
+        NstError: it can't be written. MissingExtraError: tomli-w isn't installed.
     """
     with needs_extra("saving a config file"):
         import tomli_w
 
     options = _move_paths(flat_options(config), lambda value: _relative(value, path.parent))
     given = {key: _plain(value) for key, value in options.items() if value is not None}
-    try:
-        data = (_HEAD + tomli_w.dumps(given)).encode()
-    except UnicodeEncodeError as error:
-        name = ascii(error.object[error.start :].partition("\n")[0])
-        raise NstError(f"cannot write {path}: {name} is no valid text: rename the file") from error
+    data = (_HEAD + tomli_w.dumps(given)).encode("utf-8", _ERRORS)
     with replacing(path) as beside:
         beside.write_bytes(data)
 
@@ -85,7 +83,7 @@ def load_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise NstError(f"cannot read {path}: {error}") from error
     try:
-        found = tomllib.loads(data.decode("utf-8-sig"))
+        found = tomllib.loads(data.decode("utf-8-sig", _ERRORS))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML that can be read: {error}") from error
     try:

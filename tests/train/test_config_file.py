@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -163,15 +164,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(NstError) as caught:
             load_config(path)
         assert caught.value.exit_status == 1
-    (tmp_path / "latin.toml").write_bytes(b"title = '\xe9'")
-    with pytest.raises(UsageError, match=r"latin\.toml is not TOML"):
-        load_config(tmp_path / "latin.toml")
 
 
-def test_names_that_are_no_text_are_not_saved(tmp_path: Path) -> None:
-    with pytest.raises(NstError, match="no valid text"):
-        save_config(tmp_path / "a.toml", TrainConfig(style=(tmp_path / "w\udcff.png",)))
-    assert list(tmp_path.iterdir()) == []
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    config = TrainConfig(style=(tmp_path / os.fsdecode(b"w\xff.png"),))
+    save_config(tmp_path / "run.toml", config)
+    assert make_config(load_config(tmp_path / "run.toml")) == config
 
 
 def test_the_command_line_stands_in_for_the_file() -> None:
