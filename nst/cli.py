@@ -176,7 +176,8 @@ def optimize_command(
     )
     if save_every < 0:
         raise UsageError(f"--save-every is {save_every}: give a number of steps, or 0")
-    from nst.images import WRITE_FORMATS, load_image, load_style, save_image
+    from nst.images import WRITE_FORMATS, load_image, save_image
+    from nst.styles import prepare_style
 
     if not os.path.isdir(out) and out.suffix.lower() not in WRITE_FORMATS:
         known = " ".join(sorted(WRITE_FORMATS))
@@ -185,7 +186,10 @@ def optimize_command(
         if same_file(source, out):
             raise UsageError(f"--out would overwrite {source}: name another file")
     photograph = load_image(content)
-    styles = [load_style(path) for path in style]
+    prepared = [prepare_style(path, config.objective.style_size) for path in style]
+    for note in (note for image in prepared for note in image.notes):
+        say(f"note: {note}")
+    styles = [image.image for image in prepared]
     check_writable(out)
     with needs_extra("nst optimize"):
         from nst.gatys import OptimizeProgress, optimize

@@ -14,9 +14,9 @@ from torch import Tensor
 from nst.config import OptimizeConfig, check_number
 from nst.devices import memory_advice, pick_device
 from nst.errors import NstError, UsageError
-from nst.images import Array, load_image, resize_image, resize_long, resize_short
+from nst.images import Array, load_image, resize_image, resize_long
 from nst.lbfgs import BoxLBFGS
-from nst.losses import PerceptualLoss
+from nst.losses import PerceptualLoss, build_objective
 from nst.tensors import to_image, to_images, to_tensor
 
 SMALLEST_SIDE = 32  # VGG halves four times before its last layers
@@ -95,11 +95,7 @@ def optimize(
     images = [resize_long(content, size) for size in sizes]
     _check_size(images[0])
     if objective is None:
-        objective = PerceptualLoss(
-            [to_tensor(resize_short(s, config.objective.style_size)).to(device) for s in styles],
-            config.style_weights,
-            config.objective,
-        )
+        objective = build_objective(styles, config.style_weights, config.objective, device)
     pixels = _start(config, images[0]).to(device)
     try:
         for index, image in enumerate(images):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from nst.config import ObjectiveConfig, check_weights
-from nst.images import center_square
+from nst.images import Array, center_square
 from nst.photographs import training_photographs
+from nst.styles import style_pieces
 from nst.tensors import to_tensor
 from nst.vgg import VGG19Features
 
@@ -168,6 +169,27 @@ class PerceptualLoss(nn.Module):
             style = style + self.layer_weights[layer] * module(features[layer])
         tv = self.tv(image) if config.tv_weight else zero
         return Losses(config.content_weight * content, style, config.tv_weight * tv)
+
+
+def build_objective(
+    styles: Sequence[Array],
+    style_weights: Sequence[float],
+    config: ObjectiveConfig,
+    device: torch.device,
+) -> PerceptualLoss:
+    """The objective for style images, HWC uint8 RGB of any size and shape.
+
+    Args:
+        style_weights: one per style; empty for equal parts.
+    """
+    pieces: list[Tensor] = []
+    weights: list[float] = []
+    shares = check_weights("style weights", style_weights, len(styles))
+    for style, share in zip(styles, shares, strict=True):
+        images, areas = style_pieces(style, config.style_size)
+        pieces += [to_tensor(image).to(device) for image in images]
+        weights += [share * area for area in areas]
+    return PerceptualLoss(pieces, weights, config)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nst.images import Array, load_style, resize_image
+from nst.images import Array, load_style, resize_image, resize_short
 
 LONGEST = 3.0  # times the short side: up to that a style image is seen in one piece
 MOST_PIECES = 64
@@ -20,13 +20,11 @@ class StyleImage:
     """A style image as VGG is to see it.
 
     Attributes:
-        pieces: HWC uint8 RGB each; together the image with its short side at the style size.
-        weights: of the pieces' Gram matrices, by area; their sum is 1.
+        image: HWC uint8 RGB, its short side at the style size.
         notes: what a person should know about it, a line each.
     """
 
-    pieces: tuple[Array, ...]
-    weights: tuple[float, ...]
+    image: Array
     notes: tuple[str, ...]
 
 
@@ -37,7 +35,6 @@ def prepare_style(path: str | os.PathLike[str], short_side: int) -> StyleImage:
         ImageError: it can't be read, has too many pixels, or is smaller than 32.
     """
     image = load_style(path, hint=2 * short_side)  # a huge JPEG then takes little memory
-    pieces, weights = style_pieces(image, short_side)
     height, width = image.shape[:2]
     notes: list[str] = []
     name = os.fspath(path)
@@ -48,16 +45,16 @@ def prepare_style(path: str | os.PathLike[str], short_side: int) -> StyleImage:
             f"--style-size {short_side}, its strokes will be soft; "
             "a larger image or a smaller --style-size is better"
         )
-    if len(pieces) > 1:
+    if (count := len(style_pieces(image, short_side)[0])) > 1:
         shape = "wide as high" if width > height else "high as wide"
         notes.append(
             f"{name} is {max(height, width) / min(height, width):.1f} times as {shape}: "
-            f"seen in {len(pieces)} pieces; crop it to the part whose style you want"
+            f"seen in {count} pieces; crop it to the part whose style you want"
         )
-    colors = np.concatenate([piece[::4, ::4].reshape(-1, 3) for piece in pieces])
-    if colors.std(0).max() < FLAT:
+    image = resize_short(image, short_side)
+    if image[::4, ::4].std((0, 1)).max() < FLAT:
         notes.append(f"{name} is nearly of one colour: there is little style to learn from it")
-    return StyleImage(pieces, weights, tuple(notes))
+    return StyleImage(image, tuple(notes))
 
 
 def style_pieces(image: Array, short_side: int) -> tuple[tuple[Array, ...], tuple[float, ...]]:

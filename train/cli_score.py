@@ -78,13 +78,13 @@ def score_command(
         check_writable(plot)
     with needs_extra("nst score"):
         from nst.devices import pick_device
-        from nst.images import load_style
         from nst.infer.session import Stylizer
+        from nst.losses import build_objective
         from nst.photographs import held_out, load_photographs
-        from nst.train.score import build_objective, score, trained_objective
+        from nst.styles import prepare_style
+        from nst.train.score import score, trained_objective
 
     place = pick_device(device)
-    styles = [load_style(path) for path in style]
     photographs, skipped = load_photographs(content) if content else (held_out(), [])
     for error in skipped:
         fail(error)
@@ -99,6 +99,10 @@ def score_command(
         if "style_strength" in changed:
             changed["style_weight"] = None
         config = replace(config, **changed)
+        prepared = [prepare_style(path, config.style_size) for path in style]
+        for note in (note for image in prepared for note in image.notes):
+            say(f"note: {note}")
+        styles = [image.image for image in prepared]
         weights = numbers("--style-weights", style_weights) or weights
         if len(weights) != len(styles) and not style_weights:
             weights = ()

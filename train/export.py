@@ -200,7 +200,8 @@ def export_checkpoint(
         `export_precisions`.
     """
     # Here, because the losses bring VGG and torchvision, seconds that other exports needn't wait.
-    from nst.train.score import build_objective, image_losses, squares, trained_objective
+    from nst.losses import build_objective
+    from nst.train.score import image_losses, squares, trained_objective
 
     loaded = load_checkpoint(checkpoint)
     images = [load_style(path) for path in styles] or list(loaded.styles)

@@ -270,17 +270,6 @@ def mean_losses(losses: Sequence[ImageLosses]) -> ImageLosses:
     return ImageLosses(*terms.mean(0).tolist())
 
 
-def build_objective(
-    styles: Sequence[Array],
-    style_weights: Sequence[float],
-    config: ObjectiveConfig,
-    device: torch.device,
-) -> PerceptualLoss:
-    """The objective for style images, HWC uint8 RGB of any size."""
-    tensors = [to_tensor(resize_short(s, config.style_size)).to(device) for s in styles]
-    return PerceptualLoss(tensors, style_weights, config)
-
-
 def trained_objective(
     metadata: Mapping[str, str],
 ) -> tuple[ObjectiveConfig, tuple[float, ...]]:

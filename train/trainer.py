@@ -17,12 +17,13 @@ from filelock import FileLock, Timeout
 from nst.devices import limit_memory, peak_memory
 from nst.errors import NstError
 from nst.files import replacing
-from nst.images import Array, load_style, resize_short, save_image
+from nst.images import Array, save_image
 from nst.infer.session import Stylizer
-from nst.losses import PerceptualLoss
+from nst.losses import PerceptualLoss, build_objective
 from nst.models.config import preset_config
 from nst.models.transformer import TransformerNet
 from nst.photographs import held_out
+from nst.styles import prepare_style
 from nst.tensors import to_image, to_tensor
 from nst.train.checkpoint import Checkpoint, save_checkpoint
 from nst.train.config import TrainConfig, model_name
@@ -44,7 +45,6 @@ from nst.train.run import (
 from nst.train.score import (
     ImageLosses,
     Score,
-    build_objective,
     image_losses,
     mean_losses,
     score,
@@ -167,7 +167,10 @@ def _train(
             stack.enter_context(limit_memory(config.max_memory))
         if resumed is None:
             side = config.objective.style_size
-            styles = tuple(resize_short(load_style(path), side) for path in config.style)
+            prepared = [prepare_style(path, side) for path in config.style]
+            for note in (note for style in prepared for note in style.notes):
+                notice(note)
+            styles = tuple(style.image for style in prepared)
             metadata = describe(config)  # the files may change while the network trains
             content = open_content(config.content, config.seed, config.size)
             metadata["content"] = content.fingerprint

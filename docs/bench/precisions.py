@@ -17,11 +17,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 import nst
 from nst.images import Array, resize_short, save_image
+from nst.losses import build_objective
 from nst.photographs import held_out, load_photographs
 from nst.train.checkpoint import load_checkpoint
 from nst.train.config import PRECISIONS, model_name
 from nst.train.score import (
-    build_objective,
     image_losses,
     mean_losses,
     squares,

@@ -14,8 +14,9 @@ from pathlib import Path
 import nst
 from nst.devices import pick_device
 from nst.images import Array, load_style
+from nst.losses import build_objective
 from nst.photographs import load_photographs
-from nst.train.score import build_objective, score, squares
+from nst.train.score import score, squares
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--style", type=Path, required=True)

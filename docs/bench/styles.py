@@ -24,12 +24,12 @@ from nst.config import ObjectiveConfig
 from nst.devices import pick_device
 from nst.gatys import BatchProgress, optimize_batch
 from nst.images import load_style, resize_image
+from nst.losses import build_objective
 from nst.photographs import load_photographs, training_photographs
 from nst.train.score import (
     MILESTONES,
     Curve,
     ImageLosses,
-    build_objective,
     image_losses,
     mean_losses,
     squares,

@@ -70,9 +70,10 @@ def test_pieces_have_the_statistics_of_the_whole(photograph: Array) -> None:
 def test_a_plain_style_is_one_piece_without_a_word(tmp_path: Path, photograph: Array) -> None:
     save_image(tmp_path / "s.png", photograph)
     style = prepare_style(tmp_path / "s.png", 90)
-    (piece,) = style.pieces
-    np.testing.assert_array_equal(piece, resize_short(photograph, 90))
-    assert style.weights == (1.0,)
+    np.testing.assert_array_equal(style.image, resize_short(photograph, 90))
+    (piece,), weights = style_pieces(style.image, 90)
+    np.testing.assert_array_equal(piece, style.image)
+    assert weights == (1.0,)
     assert style.notes == ()
 
 
@@ -80,7 +81,7 @@ def test_a_small_style_is_enlarged_with_a_note(tmp_path: Path, photograph: Array
     path = tmp_path / "wave.png"
     save_image(path, resize_image(photograph, (150, 200)))
     style = prepare_style(path, 384)
-    assert [piece.shape for piece in style.pieces] == [(384, 512, 3)]
+    assert style.image.shape == (384, 512, 3)
     assert style.notes == (
         f"{path} is 200×150 pixels: enlarged 2.6 times for --style-size 384, its strokes will be "
         "soft; a larger image or a smaller --style-size is better",
@@ -101,8 +102,9 @@ def test_a_long_style_is_cut_with_a_note(
 ) -> None:
     save_image(tmp_path / "scroll.png", resize_image(photograph, size))
     style = prepare_style(tmp_path / "scroll.png", 32)
-    assert len(style.pieces) == count
-    assert all(max(piece.shape[:2]) <= 48 for piece in style.pieces)
+    pieces, _ = style_pieces(style.image, 32)
+    assert len(pieces) == count
+    assert all(max(piece.shape[:2]) <= 48 for piece in pieces)
     (note,) = style.notes
     assert words in note
 

@@ -20,14 +20,13 @@ from nst.config import ObjectiveConfig, OptimizeConfig
 from nst.errors import UsageError
 from nst.gatys import optimize
 from nst.images import Array, load_image
-from nst.losses import PerceptualLoss
+from nst.losses import PerceptualLoss, build_objective
 from nst.train import score as scoring
 from nst.train.score import (
     Curve,
     ImageLosses,
     Score,
     ScoreProgress,
-    build_objective,
     image_losses,
     score,
     squares,
