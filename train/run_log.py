@@ -121,9 +121,10 @@ class RunLog:
             with contextlib.suppress(OSError):  # flush has told
                 self._file.close()
             self._to_board(lambda board: board.close())
-        from nst.train.run_plot import plot_losses
+        if self._path.exists():  # a run that came to nothing is taken away while it ends
+            from nst.train.run_plot import plot_losses
 
-        plot_losses(read_log(self._path), self._folder / "losses.png")
+            plot_losses(read_log(self._path), self._folder / "losses.png")
 
     def _to_board(self, act: Callable[[Any], object]) -> None:
         if self._board is not None:

@@ -86,6 +86,15 @@ def test_a_resumed_log_is_one_series(tmp_path: Path, tail: str) -> None:
 
 
 @pytest.mark.usefixtures("_no_board")
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file stays")
+def test_a_log_that_is_taken_away_is_not_drawn(tmp_path: Path) -> None:
+    log = write(tmp_path, range(1, 4))
+    (tmp_path / "log.csv").unlink()
+    log.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("_no_board")
 def test_a_log_that_is_lost_begins_anew(tmp_path: Path) -> None:
     write(tmp_path, range(21, 23), resume_step=20).close()
     assert [r.step for r in read_log(tmp_path / "log.csv")] == [21, 22]
