@@ -65,6 +65,11 @@ def say(line: str) -> None:
     out.print(line, markup=False)
 
 
+def hush(quiet: bool) -> None:
+    """Say nothing from here on, errors included; or speak again."""
+    out.quiet = quiet
+
+
 def progress_bar(*columns: ProgressColumn) -> Progress:
     """A bar on stderr that leaves nothing behind; silent where stderr is no terminal."""
     return Progress(

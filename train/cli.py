@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
@@ -30,7 +31,7 @@ from nst.cli import (
     words,
 )
 from nst.config import Device, ObjectiveConfig
-from nst.console import Debug, clock, command, progress_bar, say, thousands
+from nst.console import Debug, clock, command, hush, progress_bar, say, thousands
 from nst.errors import UsageError, needs_extra
 from nst.files import check_writable, same_file
 from nst.models.config import PRESETS
@@ -40,6 +41,7 @@ from nst.train.config_file import save_config as save_config_file
 
 if TYPE_CHECKING:
     from nst.train.export import Exported
+    from nst.train.trainer import TrainResult
 
 PrecisionOption = Annotated[
     str, typer.Option(help=f"Of the models, one or more with commas: {', '.join(PRECISIONS)}.")
@@ -56,6 +58,7 @@ _quality = partial(typer.Option, rich_help_panel="Quality")
 _machine = partial(typer.Option, rich_help_panel="Machine and memory")
 _run = partial(typer.Option, rich_help_panel="Run and files")
 _model = partial(typer.Option, rich_help_panel="Model and its description")
+WAITING = 0.05  # share of the time from which it is told
 SHOWN = 5  # skipped files that are named one by one
 
 
@@ -181,7 +184,11 @@ def train_command(
     with needs_extra("nst train"):
         from nst.train.trainer import TrainProgress, resume_style, train_style
 
+    # Of several processes under torchrun the first speaks for all.
+    first = os.environ.get("RANK", "0") == "0"
+    hush(not first)
     with progress_bar(TextColumn("{task.fields[losses]}")) as bar:
+        bar.disable |= not first
         task = bar.add_task("training", total=1.0, losses="")
 
         def report(progress: TrainProgress) -> None:
@@ -195,6 +202,8 @@ def train_command(
 
         def stage(name: str) -> None:
             bar.update(task, description=name)
+            if name == "training":  # from here on an error is this process's own
+                hush(False)
 
         def notice(line: str) -> None:
             say(f"note: {line}")
@@ -203,9 +212,11 @@ def train_command(
             result = train_style(options, report, stage, notice)
         else:
             result = resume_style(resume, report, stage, notice)
+    if not first:
+        return
     report_skipped(result.skipped)
     ended = "stopped early at" if result.interrupted else "trained"
-    say(f"{ended} {result.steps} steps in {clock(result.seconds)} on {result.device}")
+    say(f"{ended} {result.steps} steps in {clock(result.seconds)} on {_place(result)}")
     before, after = result.before, result.after
     say(
         f"held-out photographs: total loss {thousands(before.total_loss)} as they are, "
@@ -217,6 +228,16 @@ def train_command(
     say(f"preview  {result.preview}")
     report_exports(result.exported)
     say(f"try it   nst image PHOTO.jpg --style {result.model} --out PAINTED.jpg")
+
+
+def _place(result: TrainResult) -> str:
+    """The device, what it took of memory, and whether it had to wait."""
+    words = "the GPU" if result.device == "cuda" else "the CPU"
+    if result.peak_memory is not None:
+        words += f", {result.peak_memory:.1f} GB at the peak"
+    if result.waiting >= WAITING:
+        words += f", {result.waiting:.0%} of the time waiting for content"
+    return words
 
 
 def _read_options(given: Mapping[str, Any]) -> TrainConfig:

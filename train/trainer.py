@@ -26,6 +26,7 @@ from nst.photographs import held_out
 from nst.styles import prepare_style
 from nst.tensors import to_image, to_tensor
 from nst.train.checkpoint import Checkpoint, save_checkpoint
+from nst.train.coco import DownloadProgress
 from nst.train.config import TrainConfig, model_name
 from nst.train.config_file import load_config, make_config
 from nst.train.data import Content, calibration_images, open_content
@@ -172,14 +173,14 @@ def _train(
                 notice(note)
             styles = tuple(style.image for style in prepared)
             metadata = describe(config)  # the files may change while the network trains
-            content = open_content(config.content, config.seed, config.size)
+            content = _open_content(config, stage)
             metadata["content"] = content.fingerprint
             folder = world.tell(make_run_folder(config) if world.main else Path())
             snapshot = None
         else:
             folder, state = resumed
             styles, metadata, snapshot = state.styles, state.metadata, state.snapshot
-            content = open_content(config.content, config.seed, config.size)
+            content = _open_content(config, stage)
             if content.fingerprint != metadata["content"]:
                 notice("the content has changed since the run began: it goes on with what is there")
         if world.main:
@@ -225,6 +226,13 @@ def _train(
         result = world.tell(result)
         assert result is not None
         return result
+
+
+def _open_content(config: TrainConfig, stage: Say) -> Content:
+    def report(progress: DownloadProgress) -> None:
+        stage(f"{progress.stage} COCO {progress.done / max(1, progress.total):.0%}")
+
+    return open_content(config.content, config.seed, config.size, report)
 
 
 def _finish(
