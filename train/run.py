@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +127,7 @@ class RunFolder:
         self._saved = time.monotonic()
         self.best = math.inf
         if resumed is None:
-            save_config(path / CONFIG, config)
+            save_config(path / CONFIG, replace(config, out=None))  # for other runs too
             with replacing(path / "environment.json") as beside:
                 beside.write_text(json.dumps(environment(), indent=2))
         elif self._best_path.exists():

@@ -212,16 +212,16 @@ def _train(
             )
             loop.run(callback, keeper)
         except BaseException:
+            if keeper is not None:
+                keeper.close()
             if world.main and (loop is None or loop.snapshot.step == 0):
                 discard(folder)
             elif world.main:
                 notice(f"nothing is lost: go on with  nst-train --resume {folder}")
             raise
-        finally:
-            if keeper is not None:
-                keeper.close()
         result = None
         if keeper is not None:
+            keeper.close()
             result = _finish(config, loop, keeper, metadata, styles, content, stage, notice)
         result = world.tell(result)
         assert result is not None

@@ -25,6 +25,7 @@ from nst.devices import pick_device
 from nst.gatys import BatchProgress, optimize_batch
 from nst.images import load_style, resize_image
 from nst.losses import build_objective
+from nst.models.config import PRESETS, TransformerConfig
 from nst.photographs import load_photographs, training_photographs
 from nst.train.score import (
     MILESTONES,
@@ -41,11 +42,13 @@ SHOWN = 4  # photographs on the sheet
 
 def train(args: argparse.Namespace) -> None:
     mode = "measured" if args.style_weight is None else "fixed"
+    PRESETS["tried"] = TransformerConfig(width=args.width)
     config = nst.TrainConfig(
         style=(args.style,),
         out=args.out / f"{args.style.stem}-{mode}",
         steps=args.steps,
         objective=ObjectiveConfig(style_weight=args.style_weight),
+        preset="tried",
         teacher=args.teacher,
         teacher_weight=args.teacher_weight,
         teacher_images=args.teacher_images,
@@ -161,6 +164,7 @@ def main() -> None:
     one.add_argument("--teacher-images", type=int, default=64)
     one.add_argument("--content-folder", type=Path)
     one.add_argument("--batch-size", type=int)
+    one.add_argument("--width", type=int, default=32, help="of the network, in place of 32")
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--name", default="")
     one.set_defaults(run=train)
