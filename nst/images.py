@@ -8,6 +8,7 @@ import math
 import os
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -266,8 +267,10 @@ def _decode(file: Image.Image) -> Picture:
     file.load()  # a truncated file fails here, not somewhere later
     icc = file.info.get("icc_profile")
     exif = _kept_exif(file)
+    picture = file
     try:
-        picture = ImageOps.exif_transpose(file)
+        if file.getexif().get(0x0112, 1) != 1:  # else it would copy
+            picture = ImageOps.exif_transpose(file)
     except Exception:  # good pixels outrank damaged EXIF
         picture = file
     alpha = None
@@ -312,10 +315,15 @@ def _to_srgb(picture: Image.Image, icc: bytes | None) -> Image.Image:
         picture = picture.convert("RGB")
     if icc and picture.mode in ("RGB", "L", "CMYK", "LAB"):
         try:
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-            converted = ImageCms.profileToProfile(picture, profile, _SRGB, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError, ValueError):
+            converted = _to_srgb_from(icc, picture.mode).apply(picture)
+        except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
             converted = None  # a broken profile is worth less than the pixels
         if converted is not None:
             return converted
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+@lru_cache(maxsize=16)  # making it takes as long as using it, and most files share a few profiles
+def _to_srgb_from(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform:
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    return ImageCms.ImageCmsTransform(profile, _SRGB, mode, "RGB")

@@ -274,12 +274,10 @@ def random_crop(image: Array, side: int, full: int, rng: Random) -> Array:
     top, left = rng.integers(height - edge + 1), rng.integers(width - edge + 1)
     patch = image[top : top + edge, left : left + edge]
     if rng.random() < 0.5:
-        patch = patch[:, ::-1]
+        patch = np.ascontiguousarray(patch[:, ::-1])
     shrink = edge > side
     resized = cv2.resize(
-        np.ascontiguousarray(patch),
-        (side, side),
-        interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC,
+        patch, (side, side), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC
     )
     return np.asarray(resized, np.uint8)
 
