@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from nst.config import ObjectiveConfig, OptimizeConfig
 from nst.errors import NstError, UsageError
-from nst.gatys import OptimizeProgress, optimize
-from nst.images import Array, load_image, save_image
+from nst.gatys import BatchProgress, OptimizeProgress, optimize, optimize_batch
+from nst.images import Array, center_square, load_image, save_image
+from nst.losses import PerceptualLoss
+from nst.tensors import to_tensor
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +101,101 @@ def test_a_tiny_photograph_and_infinite_losses_are_one_line(style: Array) -> Non
     objective = ObjectiveConfig(style_weight=1e38)
     with pytest.raises(NstError, match="not finite"):
         run(np.zeros((64, 64, 3), np.uint8), style, iterations=3, objective=objective)
+
+
+SHALLOW = ObjectiveConfig(
+    content_layers=("relu2_2",), style_layers=("relu1_2", "relu2_2"), style_size=64
+)
+
+
+@pytest.fixture(scope="module")
+def objective(style: Array) -> PerceptualLoss:
+    return PerceptualLoss([to_tensor(style)], (), SHALLOW)
+
+
+@pytest.fixture(scope="module")
+def contents(photograph: Array) -> list[Array]:
+    square = center_square(photograph, 64)
+    return [square, np.ascontiguousarray(square[::-1, :, ::-1] // 3), square // 2 + 90]
+
+
+def test_a_batch_is_each_alone(
+    objective: PerceptualLoss, contents: list[Array], style: Array
+) -> None:
+    seen: list[BatchProgress] = []
+    # Rounding grows from step to step, so there are few.
+    images = optimize_batch(contents, objective, 5, seen.append, at_once=2)
+    assert [(p.first, p.step, len(p.total_losses)) for p in seen] == [
+        *((0, step, 2) for step in range(1, 6)),
+        *((2, step, 1) for step in range(1, 6)),
+    ]
+    totals = [*seen[4].total_losses, *seen[9].total_losses]
+    np.testing.assert_array_equal(seen[9].images()[0], images[2])
+    config = OptimizeConfig(objective=SHALLOW, iterations=5, sizes=(), device="cpu")
+    for content, image, total in zip(contents, images, totals, strict=True):
+        alone: list[OptimizeProgress] = []
+        expected = optimize(content, [style], config, alone.append, objective)
+        assert np.abs(image.astype(int) - expected).mean() < 0.1
+        assert (image != content).any()
+        assert total == pytest.approx(alone[-1].total_loss, rel=1e-3)
+
+
+def test_a_batch_that_has_enough_gives_way_to_the_next(
+    objective: PerceptualLoss, contents: list[Array]
+) -> None:
+    steps: list[tuple[int, int]] = []
+
+    def callback(progress: BatchProgress) -> bool:
+        steps.append((progress.first, progress.step))
+        return progress.first == 0 and progress.step == 2
+
+    images = optimize_batch(contents[:2], objective, 3, callback)
+    assert steps == [(0, 1), (0, 2), (1, 1), (1, 2), (1, 3)]
+    (expected,) = optimize_batch(contents[:1], objective, 2)
+    np.testing.assert_array_equal(images[0], expected)
+
+
+@pytest.mark.parametrize("room", [1, 2])
+def test_a_gpu_with_little_memory_takes_fewer_at_once(
+    objective: PerceptualLoss, contents: list[Array], room: int
+) -> None:
+    tried: list[int] = []
+
+    def allocate(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        tried.append(len(inputs[0]))
+        if tried[-1] > room:
+            raise torch.OutOfMemoryError
+
+    expected = optimize_batch([*contents, contents[0]], objective, 1)
+    handle = objective.register_forward_pre_hook(allocate)
+    try:
+        images = optimize_batch([*contents, contents[0]], objective, 1, at_once=4)
+        room = 0
+        with pytest.raises(NstError, match="little memory"):
+            optimize_batch(contents[:2], objective, 1, at_once=4)
+    finally:
+        handle.remove()
+    assert tried[:2] == [4, 2]
+    assert tried[-2:] == [2, 1]
+    for image, other in zip(images, expected, strict=True):
+        assert np.abs(image.astype(int) - other).max() <= 1
+
+
+def test_ctrl_c_is_the_callers(objective: PerceptualLoss, contents: list[Array]) -> None:
+    def stop(_: BatchProgress) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        optimize_batch(contents, objective, 5, stop)
+
+
+def test_bad_batches(objective: PerceptualLoss, contents: list[Array]) -> None:
+    assert optimize_batch([], objective, 5) == []
+    with pytest.raises(UsageError, match=r"64.*96"):
+        optimize_batch([contents[0], np.zeros((96, 64, 3), np.uint8)], objective, 5)
+    with pytest.raises(UsageError, match="too few"):
+        optimize_batch([contents[0][:20]], objective, 5)
+    with pytest.raises(UsageError, match="at_once"):
+        optimize_batch(contents, objective, 5, at_once=0)
+    with pytest.raises(UsageError, match="iterations"):
+        optimize_batch(contents, objective, 0)

@@ -15,10 +15,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nst import cache
+from nst import cache, gatys
 from nst.config import ObjectiveConfig, OptimizeConfig
 from nst.errors import UsageError
-from nst.gatys import optimize
+from nst.gatys import optimize, optimize_batch
 from nst.images import Array, load_image
 from nst.losses import PerceptualLoss, build_objective
 from nst.train import score as scoring
@@ -118,7 +118,7 @@ def test_the_same_again_is_the_same_and_needs_no_optimiser(
     first = score(darker, [photograph], [style], objective, iterations=6, callback=seen.append)
     assert [p.iteration for p in seen] == list(range(7))
     assert {(p.photograph, p.photographs) for p in seen} == {(1, 1)}
-    monkeypatch.setattr(scoring, "optimize", None)  # calling it would raise
+    monkeypatch.setattr(scoring, "optimize_batch", None)  # calling it would raise
     again = score(darker, [photograph], [style], objective, iterations=6)
     assert again == first
     shorter = score(darker, [photograph], [style], objective, iterations=3)
@@ -204,6 +204,83 @@ def test_the_short_form_stops_where_the_optimiser_overtakes(
     whole = score(lambda _: image, [photograph], [style], objective, iterations=12)
     assert whole.worth == pytest.approx(short.worth, rel=1e-6)
     assert max(whole.curve()) == 12
+
+
+@pytest.mark.parametrize("whole_curve", [True, False])
+def test_a_batch_scores_as_one_by_one(
+    objective: PerceptualLoss,
+    style: Array,
+    photograph: Array,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    whole_curve: bool,
+) -> None:
+    photographs = [photograph, photograph[::-1] // 2, photograph[:, ::-1] // 3]
+    squared = squares(photographs)
+    # Repainted in 1, 3 and 2 steps, so that the optimiser overtakes them one after another.
+    painted = {
+        square.tobytes(): optimize_batch([square], objective, steps)[0]
+        for square, steps in zip(squared, (1, 3, 2), strict=True)
+    }
+    seen: list[ScoreProgress] = []
+
+    def score_them(count: int, folder: str) -> Score:
+        monkeypatch.setenv("NST_CACHE", str(tmp_path / folder))
+        seen.clear()
+        return score(
+            lambda image: painted[image.tobytes()],
+            photographs[:count],
+            [style],
+            objective,
+            iterations=8,
+            whole_curve=whole_curve,
+            callback=seen.append,
+        )
+
+    alone = score_them(3, "alone")
+    assert [p.photograph for p in seen] == sorted(p.photograph for p in seen)
+    monkeypatch.setitem(gatys.AT_ONCE, "cpu", 2)
+    together = score_them(1, "together")  # one curve is in the cache when the others begin
+    together = score_them(3, "together")
+    assert {(p.photograph, p.at_once) for p in seen[1:]} == {(2, 2)}
+    assert 0 < seen[1].done < seen[-1].done <= 1
+    ends = []
+    for one, other in zip(together.photographs, alone.photographs, strict=True):
+        assert one.losses == other.losses
+        assert one.worth == pytest.approx(other.worth, rel=0.01)
+        assert one.beyond is other.beyond is False
+        for here, there in zip(one.curve.losses, other.curve.losses, strict=False):
+            assert here.total_loss == pytest.approx(there.total_loss, rel=0.01)
+        ends.append((one.curve.iterations[-1], other.curve.iterations[-1]))
+    if whole_curve:
+        assert ends == [(8, 8)] * 3
+    else:
+        assert [there for _, there in ends] == [1, 3, 2]
+        assert 3 <= ends[1][0] == ends[2][0] < 8  # rounding may ask for a step more
+    # What is kept is what was measured.
+    again = score_them(3, "together")
+    assert again == together
+    assert len(seen) == 1
+
+
+def test_a_batch_that_begins_again_leaves_whole_curves(
+    objective: PerceptualLoss, style: Array, photograph: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gatys.AT_ONCE, "cpu", 2)
+    photographs = [photograph, photograph[::-1] // 2]
+
+    def run_out(progress: ScoreProgress) -> None:
+        if progress.at_once == 2 and progress.iteration == 3:
+            raise torch.OutOfMemoryError
+
+    result = score(
+        lambda image: image, photographs, [style], objective, iterations=4, callback=run_out
+    )
+    for number, photo in enumerate(result.photographs):
+        assert photo.curve.iterations == (0, 1, 2, 3, 4)
+        square = squares(photographs)[number]
+        expected = image_losses(objective, square, optimize_batch([square], objective, 4)[0])
+        assert photo.curve.losses[4] == expected
 
 
 def test_ctrl_c_is_no_score(objective: PerceptualLoss, style: Array, photograph: Array) -> None:
