@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -87,11 +87,11 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def given_options(ctx: typer.Context) -> dict[str, Any]:
-    """What the command line gives, without defaults."""
+def given_options(ctx: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a command's arguments `values` that the command line gives, not their defaults."""
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     return {
-        name: ctx.params[name]
+        name: values[name]  # not ctx.params[name], which need not have the type asked for
         for name, source in sources.items()
         if source is not None and source.name == "COMMANDLINE"
     }
@@ -154,7 +154,7 @@ def optimize_command(
     debug: Debug = False,
 ) -> None:
     """Repaint one photograph by optimising its pixels (Gatys et al.): slow, the best quality."""
-    given = given_options(ctx)
+    given = given_options(ctx, locals())
     check_rivals(given)
     config = OptimizeConfig(
         objective=ObjectiveConfig(

@@ -172,7 +172,7 @@ def train_command(
     Ctrl-C ends training early and exports what there is.
     """
     # What is not given is the affair of the config file, or of the dataclass.
-    given = given_options(ctx)
+    given = given_options(ctx, locals())
     if resume is None:
         options = _read_options(given)
         if save_config is not None:

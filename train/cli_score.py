@@ -69,7 +69,7 @@ def score_command(
     Its losses on photographs are compared with the optimiser's curve on the same photographs,
     under the objective that it was trained for. Curves are kept, so a second time is quick.
     """
-    given = given_options(ctx)
+    given = given_options(ctx, locals())
     check_rivals(given)
     check_number("iterations", iterations, least=1, most=MOST_ITERATIONS)
     if plot is not None:

@@ -169,8 +169,12 @@ class FolderContent:
             with self._lock:
                 self.skipped[path] = str(error)
             return None
-        if min(image.shape[:2]) > short:
-            image = resize_short(image, short)
+        if (scale := short / min(image.shape[:2])) < 1:
+            # A crop is resized again, so Pillow's Lanczos would be five times the price for nothing.
+            height, width = (round(length * scale) for length in image.shape[:2])
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(
+                np.uint8
+            )
         with self._lock:
             if path not in self._cache:  # another thread may have been faster
                 self._cache[path] = image

@@ -189,7 +189,7 @@ class Loop:
         Raises:
             NstError: losses that cease to be finite, a batch of one that does not fit in memory.
         """
-        workers = 1 if self.device.type == "cpu" else min(8, os.cpu_count() or 1)
+        workers = 1 if self.device.type == "cpu" else min(16, os.cpu_count() or 1)
         self.budget.start(self.snapshot.seconds)
         stream = batches(
             self.content,

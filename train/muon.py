@@ -32,45 +32,57 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             raise ValueError("Muon takes no closure")
         for group in self.param_groups:
-            # Matrices of one shape go through the iteration as one batch.
-            by_shape: dict[tuple[int, ...], list[nn.Parameter]] = {}
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                if parameter.ndim < 2:
-                    self._adam(parameter, group["lr"])
-                else:
-                    by_shape.setdefault(tuple(parameter.shape), []).append(parameter)
-            for shape, parameters in by_shape.items():
-                momenta = [self._momentum(parameter) for parameter in parameters]
-                matrices = torch.stack([m.reshape(shape[0], -1) for m in momenta])
-                updates = orthogonalize(matrices)
-                size = UPDATE_RMS * max(updates.shape[1:]) ** 0.5
-                for parameter, update in zip(parameters, updates, strict=True):
-                    parameter.add_(update.reshape(shape), alpha=-group["lr"] * size)
+            learning = [p for p in group["params"] if p.grad is not None]
+            self._muon([p for p in learning if p.ndim >= 2], group["lr"])
+            self._adam([p for p in learning if p.ndim < 2], group["lr"])
 
-    def _momentum(self, parameter: nn.Parameter) -> Tensor:
-        """Nesterov's momentum."""
-        assert parameter.grad is not None
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        momentum: Tensor = state["momentum"].mul_(MOMENTUM).add_(parameter.grad)
-        return parameter.grad.add(momentum, alpha=MOMENTUM)
+    # The lists go through torch._foreach_*: one by one, a GPU would wait for hundreds of launches.
 
-    def _adam(self, parameter: nn.Parameter, lr: float) -> None:
-        assert parameter.grad is not None
-        state = self.state[parameter]
-        if not state:
-            state["step"] = 0
-            state["mean"] = torch.zeros_like(parameter)
-            state["square"] = torch.zeros_like(parameter)
-        state["step"] += 1
-        mean = state["mean"].lerp_(parameter.grad, 1 - ADAM_BETAS[0])
-        square = state["square"].lerp_(parameter.grad.square(), 1 - ADAM_BETAS[1])
-        mean = mean / (1 - ADAM_BETAS[0] ** state["step"])
-        deviation = (square / (1 - ADAM_BETAS[1] ** state["step"])).sqrt()
-        parameter.addcdiv_(mean, deviation + 1e-8, value=-lr)
+    def _muon(self, parameters: list[nn.Parameter], lr: float) -> None:
+        if not parameters:
+            return
+        values, gradients, (momenta,) = self._state(parameters, "momentum")
+        torch._foreach_mul_(momenta, MOMENTUM)
+        torch._foreach_add_(momenta, gradients)
+        nesterov = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)
+        # Matrices of one shape go through the iteration as one batch.
+        by_shape: dict[torch.Size, list[int]] = {}
+        for index, parameter in enumerate(parameters):
+            by_shape.setdefault(parameter.shape, []).append(index)
+        updates = list(nesterov)
+        for shape, indices in by_shape.items():
+            matrices = torch.stack([nesterov[index].reshape(shape[0], -1) for index in indices])
+            size = UPDATE_RMS * max(matrices.shape[1:]) ** 0.5
+            for index, update in zip(indices, orthogonalize(matrices) * size, strict=True):
+                updates[index] = update.reshape(shape)
+        torch._foreach_add_(values, updates, alpha=-lr)
+
+    def _adam(self, parameters: list[nn.Parameter], lr: float) -> None:
+        if not parameters:
+            return
+        values, gradients, (means, squares) = self._state(parameters, "mean", "square")
+        steps = [self.state[p].get("step", 0) + 1 for p in parameters]
+        for parameter, step in zip(parameters, steps, strict=True):
+            self.state[parameter]["step"] = step
+        torch._foreach_lerp_(means, gradients, 1 - ADAM_BETAS[0])
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - ADAM_BETAS[1])
+        deviations = torch._foreach_div(squares, [1 - ADAM_BETAS[1] ** step for step in steps])
+        torch._foreach_sqrt_(deviations)
+        torch._foreach_add_(deviations, 1e-8)
+        sizes = [-lr / (1 - ADAM_BETAS[0] ** step) for step in steps]
+        torch._foreach_addcdiv_(values, means, deviations, sizes)
+
+    def _state(
+        self, parameters: list[nn.Parameter], *names: str
+    ) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]]]:
+        """Values, gradients, and for each name the tensors that are kept; zeros at first."""
+        for parameter in parameters:
+            for name in names:
+                if name not in self.state[parameter]:
+                    self.state[parameter][name] = torch.zeros_like(parameter)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        kept = [[self.state[p][name] for p in parameters] for name in names]
+        return list(parameters), gradients, kept
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

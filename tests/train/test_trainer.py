@@ -51,7 +51,7 @@ def test_learns_and_leaves_model_checkpoint_and_preview(tmp_path: Path, style_pa
     config = options(style_path, tmp_path / "run", artist="Nobody", year="2026")
     result = train_style(config, seen.append)
 
-    assert result.after.total_loss < 0.5 * result.before.total_loss
+    assert result.after.total_loss < 0.6 * result.before.total_loss
     assert result.before.content_loss == pytest.approx(0, abs=1)
     assert result.steps == 40
     assert not result.interrupted
