@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nst.models.transformer import TransformerNet
     from nst.train.config import TrainConfig
     from nst.train.score import score
-    from nst.train.trainer import train_style
+    from nst.train.trainer import resume_style, train_style
     from nst.vgg import VGG19Features
 
 _HOMES = {
@@ -39,6 +39,7 @@ _HOMES = {
     "TransformerNet": "nst.models.transformer",
     "TrainConfig": "nst.train.config",
     "score": "nst.train.score",
+    "resume_style": "nst.train.trainer",
     "train_style": "nst.train.trainer",
     "VGG19Features": "nst.vgg",
 }
@@ -46,6 +47,7 @@ _HOMES = {
 __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "TrainConfig",
     "train_style",
+    "resume_style",
     "Stylizer",
     "load_image",
     "save_image",

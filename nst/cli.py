@@ -187,8 +187,6 @@ def optimize_command(
             raise UsageError(f"--out would overwrite {source}: name another file")
     photograph = load_image(content)
     prepared = [prepare_style(path, config.objective.style_size) for path in style]
-    for note in (note for image in prepared for note in image.notes):
-        say(f"note: {note}")
     styles = [image.image for image in prepared]
     check_writable(out)
     with needs_extra("nst optimize"):
@@ -200,6 +198,9 @@ def optimize_command(
 
         def report(progress: OptimizeProgress) -> None:
             nonlocal last
+            if last is None:  # now nothing is wrong with the input
+                for note in (note for image in prepared for note in image.notes):
+                    say(f"note: {note}")
             last = progress
             losses = (
                 f"content {thousands(progress.content_loss)}  "

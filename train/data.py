@@ -170,11 +170,10 @@ class FolderContent:
                 self.skipped[path] = str(error)
             return None
         if (scale := short / min(image.shape[:2])) < 1:
-            # A crop is resized again, so Pillow's Lanczos would be five times the price for nothing.
+            # A crop is resized again: Pillow's Lanczos would be five times the price for nothing.
             height, width = (round(length * scale) for length in image.shape[:2])
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(
-                np.uint8
-            )
+            smaller = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            image = np.asarray(smaller, np.uint8)
         with self._lock:
             if path not in self._cache:  # another thread may have been faster
                 self._cache[path] = image

@@ -169,8 +169,7 @@ def _train(
         if resumed is None:
             side = config.objective.style_size
             prepared = [prepare_style(path, side) for path in config.style]
-            for note in (note for style in prepared for note in style.notes):
-                notice(note)
+            notes = [note for style in prepared for note in style.notes]
             styles = tuple(style.image for style in prepared)
             metadata = describe(config)  # the files may change while the network trains
             content = _open_content(config, stage)
@@ -181,8 +180,9 @@ def _train(
             folder, state = resumed
             styles, metadata, snapshot = state.styles, state.metadata, state.snapshot
             content = _open_content(config, stage)
+            notes = []
             if content.fingerprint != metadata["content"]:
-                notice("the content has changed since the run began: it goes on with what is there")
+                notes = ["the content has changed since the run began: on with what is there"]
         if world.main:
             stack.enter_context(_alone(folder))
         torch.manual_seed(config.seed)
@@ -191,14 +191,14 @@ def _train(
         objective = build_objective(styles, config.style_weights, config.objective, device)
         objective = objective.to(memory_format=torch.channels_last)
 
-        def judge() -> tuple[float, Array]:
-            return _judge(network, objective)
-
+        judge = _Judge(network, objective)
         keeper, loop = None, None
         try:
             if world.main:
                 keeper = RunFolder(folder, config, network, judge, metadata, styles, snapshot)
             teacher = make_teacher(config, styles, content, objective, world, stage)
+            for note in notes:  # now nothing is wrong with the input
+                notice(note)
             stage("training")
             loop = Loop(
                 network,
@@ -222,7 +222,7 @@ def _train(
         result = None
         if keeper is not None:
             keeper.close()
-            result = _finish(config, loop, keeper, metadata, styles, content, stage, notice)
+            result = _finish(config, loop, keeper, judge, metadata, styles, content, stage, notice)
         result = world.tell(result)
         assert result is not None
         return result
@@ -239,6 +239,7 @@ def _finish(
     config: TrainConfig,
     loop: Loop,
     keeper: RunFolder,
+    judge: _Judge,
     metadata: dict[str, str],
     styles: tuple[Array, ...],
     content: Content,
@@ -249,8 +250,10 @@ def _finish(
     stage("exporting")
     network, objective, device = loop.network, loop.objective, loop.device
     memory = peak_memory(device)
-    last, _ = _judge(network, objective)
-    if not last <= keeper.best:
+    last, _ = judge()
+    if not last <= keeper.best:  # a loss that is no number is not, either
+        if keeper.best == math.inf:
+            raise NstError(NOT_FINITE)
         step = keeper.load_best()
         notice(f"the network of step {step} is better than the last, and is the one exported")
     network = network.cpu().eval()
@@ -315,18 +318,30 @@ def _finish(
     return result
 
 
-def _judge(network: TransformerNet, objective: PerceptualLoss) -> tuple[float, Array]:
-    """Total loss of the held-out photographs, mean, and a picture of them beside the results."""
-    network.eval()
-    total, rows = 0.0, []
-    photographs = squares(held_out())
-    for photograph in photographs:
-        with torch.inference_mode():
-            image = to_image(network(to_tensor(photograph).to(objective.vgg.mean.device)))
-        total += image_losses(objective, photograph, image).total_loss
-        rows.append(np.hstack([photograph, image]))
-    network.train()
-    return total / len(photographs), np.vstack(rows)
+class _Judge:
+    """How good a network is now: on the held-out photographs, as it trains."""
+
+    def __init__(self, network: TransformerNet, objective: PerceptualLoss) -> None:
+        self._network, self._objective = network, objective
+        self._device = objective.vgg.mean.device
+        self._photographs = squares(held_out())
+        self._batches = [to_tensor(photograph).to(self._device) for photograph in self._photographs]
+        self._targets = [objective.content_features(batch) for batch in self._batches]
+
+    @torch.inference_mode()
+    def __call__(self) -> tuple[float, Array]:
+        """Total loss, mean, and a picture of the photographs beside the results."""
+        self._network.eval()
+        total, rows = 0.0, []
+        for photograph, batch, targets in zip(
+            self._photographs, self._batches, self._targets, strict=True
+        ):
+            image = to_image(self._network(batch))
+            losses = self._objective(to_tensor(image).to(self._device), targets)
+            total += float(losses.total_loss)
+            rows.append(np.hstack([photograph, image]))
+        self._network.train()
+        return total / len(rows), np.vstack(rows)
 
 
 @contextlib.contextmanager

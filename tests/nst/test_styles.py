@@ -134,9 +134,9 @@ def test_only_a_jpeg_may_exceed_pillows_limit(
     Image.fromarray(huge).save(tmp_path / "progressive.jpg", progressive=True)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500_000)
     style = prepare_style(tmp_path / "huge.jpg", 96)
-    assert [piece.shape for piece in style.pieces] == [(96, 128, 3)]
+    assert style.image.shape == (96, 128, 3)
     assert style.notes == ()
-    assert np.abs(style.pieces[0].astype(int) - photograph).mean() < 5
+    assert np.abs(style.image.astype(int) - photograph).mean() < 5
     for name, side in (("huge.png", 96), ("progressive.jpg", 96), ("huge.jpg", 480)):
         with pytest.raises(ImageError, match=f"{name} has too many pixels: scale it down"):
             prepare_style(tmp_path / name, side)

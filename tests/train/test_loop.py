@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from nst.models.config import TransformerConfig
 from nst.train import loop as loop_module
 from nst.train.checkpoint import load_checkpoint
 from nst.train.config import TrainConfig
+from nst.train.config_file import save_config
 from nst.train.loop import Loop
 from nst.train.trainer import TrainProgress, TrainResult, resume_style, train_style
 
@@ -45,7 +47,7 @@ def options(style: Path, out: Path, /, **more: object) -> TrainConfig:
         "device": "cpu",
         "objective": ObjectiveConfig(style_size=64),
         "learning_rate": 2e-3,
-        "samples": 3,
+        "samples": 0,
         "save_every": 0.0,
         "score": False,
     }
@@ -67,96 +69,88 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from nst.config import ObjectiveConfig
 from nst.models import config as presets
 from nst.models.config import TransformerConfig
-from nst.train.config import TrainConfig
-from nst.train.trainer import resume_style, train_style
+from nst.train.config_file import load_config, make_config
+from nst.train.trainer import train_style
 
 presets.PRESETS["small"] = TransformerConfig(width=4, blocks=1)
-action, style, folder = sys.argv[1:]
-
-def report(progress):
-    print(progress.step, flush=True)
-
-if action == "train":
-    train_style(TrainConfig(
-        style=(Path(style),), out=Path(folder), preset="small", size=64, batch_size=2, steps=70,
-        device="cpu", objective=ObjectiveConfig(style_size=64), learning_rate=2e-3, samples=7,
-        save_every=0.0, score=False,
-    ), report)
-else:
-    resume_style(Path(folder), report)
+train_style(make_config(load_config(Path(sys.argv[1]))), lambda p: print(p.step, flush=True))
 """
 
 
-def start(tmp_path: Path, *arguments: object) -> subprocess.Popen[str]:
-    script = tmp_path / "script.py"
+def train_and_kill(folder: Path, config: TrainConfig, step: int) -> None:
+    """Train in a process that is killed when it has made `step` steps."""
+    script, file = folder / "script.py", folder / "options.toml"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    save_config(file, config)
+    command = [sys.executable, str(script), str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= step:
+                process.kill()
+                break
+    assert process.returncode not in (0, 1)
 
 
-def run_until(process: subprocess.Popen[str], step: int | None) -> None:
-    """Kill a training when it has made `step` steps; let it end for None."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if step is not None and int(line) >= step:
-            process.kill()
-            process.wait()
-            return
-    assert process.wait() == 0, process.stderr.read() if process.stderr else ""
+def assert_the_same_to_the_end(one: Path, other: Path, last: int) -> None:
+    """Two runs have the same weights, optimiser, images, log and samples."""
+    states = [
+        load_checkpoint(f / "checkpoints" / f"step-{last:07d}.safetensors") for f in (one, other)
+    ]
+    snapshots = [state.snapshot for state in states]
+    assert snapshots[0] is not None
+    assert snapshots[1] is not None
+    assert snapshots[0].images == snapshots[1].images
+    for kind in ("network", "state"):
+        tensors = [getattr(snapshot, kind) for snapshot in snapshots]
+        assert tensors[0].keys() == tensors[1].keys()
+        for name, value in tensors[0].items():
+            assert torch.equal(value, tensors[1][name]), name
+    logs = [
+        [(r["step"], r["total_loss"], r["held_out_loss"]) for r in rows(f)] for f in (one, other)
+    ]
+    assert [row[0] for row in logs[0]] == [str(step) for step in range(1, last + 1)]
+    assert logs[0] == logs[1]
+    names = [{p.name for p in (f / "samples").iterdir()} for f in (one, other)]
+    assert names[0] == names[1]
 
 
 def test_a_killed_run_ends_as_if_it_had_never_stopped(tmp_path: Path, style_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run_until(start(tmp_path, "train", style_path, whole), None)
-    run_until(start(tmp_path, "train", style_path, killed), 27)  # a checkpoint is at 20
-    with (killed / "log.csv").open("a") as file:
+    style = tmp_path / "style.png"
+    shutil.copy(style_path, style)
+
+    def copy(progress: TrainProgress) -> None:
+        """What SIGKILL would leave at this moment."""
+        if progress.step in (2, 31):
+            shutil.copytree(tmp_path / "whole", tmp_path / f"left-{progress.step}")
+            (tmp_path / f"left-{progress.step}" / ".lock").unlink(missing_ok=True)
+
+    small = {"batch_size": 1, "steps": 45, "samples": 2}
+    whole = train_style(options(style, tmp_path / "whole", **small), copy)
+    train_and_kill(tmp_path, options(style, tmp_path / "killed", **small), 27)
+    with (tmp_path / "killed" / "log.csv").open("a") as file:
         file.write("28,1.0,5")  # as a row that the kill cut off
-    run_until(start(tmp_path, "resume", style_path, killed), 55)
-    style_path_moved = tmp_path / "gone.png"  # the style image itself is not needed any more
-    run_until(start(tmp_path, "resume", style_path_moved, killed), None)
-
-    one, other = (load_checkpoint(f / f"{style_path.stem}.safetensors") for f in (whole, killed))
-    for name, value in one.network.state_dict().items():
-        assert torch.equal(value, other.network.state_dict()[name]), name
-    assert one.metadata["losses"] == other.metadata["losses"]
-    last = "checkpoints/step-0000070.safetensors"
-    ends = [load_checkpoint(folder / last).snapshot for folder in (whole, killed)]
-    assert ends[0] is not None
-    assert ends[1] is not None
-    assert ends[0].images == ends[1].images
-    for name, value in ends[0].state.items():
-        assert torch.equal(value, ends[1].state[name]), name
-    series = [
-        [(r["step"], r["total_loss"], r["held_out_loss"]) for r in rows(f)] for f in (whole, killed)
-    ]
-    assert [row[0] for row in series[0]] == [str(step) for step in range(1, 71)]
-    assert series[0] == series[1]
-    assert {p.name for p in (whole / "samples").iterdir()} == {
-        p.name for p in (killed / "samples").iterdir()
-    }
-
-
-def test_killed_before_the_first_checkpoint(tmp_path: Path, style_path: Path) -> None:
-    run_until(start(tmp_path, "train", style_path, tmp_path / "run"), 2)
-    run_until(start(tmp_path, "resume", style_path, tmp_path / "run"), None)
-    assert (tmp_path / "run" / f"{style_path.stem}.onnx").exists()
+    style.unlink()  # it is in the checkpoint
+    for name in ("killed", "left-2", "left-31"):
+        result = resume_style(tmp_path / name)
+        assert result.steps == 45
+        assert_the_same_to_the_end(tmp_path / "whole", tmp_path / name, 45)
+        assert all(torch.equal(a, weights(result)[k]) for k, a in weights(whole).items())
+        assert result.after == whole.after
 
 
 def test_ctrl_c_and_then_on(tmp_path: Path, style_path: Path) -> None:
     def stop(progress: TrainProgress) -> None:
-        if progress.step == 25:
+        if progress.step == 5:
             raise KeyboardInterrupt
 
-    config = options(style_path, tmp_path / "run", steps=45)
+    config = options(style_path, tmp_path / "run", steps=7)
     assert train_style(config, stop).interrupted
     result = resume_style(tmp_path / "run")
     assert not result.interrupted
-    assert result.steps == 45
-    whole = train_style(options(style_path, tmp_path / "whole", steps=45))
-    assert all(torch.equal(a, weights(whole)[name]) for name, a in weights(result).items())
+    assert result.steps == 7
     with pytest.raises(NstError, match="came to its end"):
         resume_style(tmp_path / "run")
 
@@ -164,7 +158,7 @@ def test_ctrl_c_and_then_on(tmp_path: Path, style_path: Path) -> None:
 def test_what_cannot_be_resumed(tmp_path: Path, style_path: Path) -> None:
     with pytest.raises(NstError, match=r"holds no run\.toml"):
         resume_style(tmp_path)
-    train_style(options(style_path, tmp_path / "run", steps=2))
+    train_style(options(style_path, tmp_path / "run", steps=2, samples=1))
     (tmp_path / "run" / "result.json").unlink()
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         path.write_bytes(b"damaged")
@@ -175,7 +169,7 @@ def test_what_cannot_be_resumed(tmp_path: Path, style_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, style_path: Path) -> None:
-    result = train_style(options(style_path, tmp_path / "run", steps=50))
+    result = train_style(options(style_path, tmp_path / "run", steps=23, batch_size=1))
     expected = weights(result)
     (tmp_path / "run" / "result.json").unlink()
     newest = max((tmp_path / "run" / "checkpoints").glob("step-*"))
@@ -280,7 +274,7 @@ def test_a_network_gone_bad_after_its_best_is_not_the_one_exported(
         step = make_step(self, batch, done, waited)
         if self.step == 28:
             with torch.no_grad():
-                self.parameters[0].mul_(torch.nan if self.config.seed else 30)
+                self.network.output.weight.mul_(torch.nan if self.config.seed else 30)
         return step
 
     monkeypatch.setattr(Loop, "_make_step", spoiling)
@@ -290,6 +284,19 @@ def test_a_network_gone_bad_after_its_best_is_not_the_one_exported(
         result = train_style(config, notice=told.append)
         assert any("better than the last" in line for line in told)
         assert result.after.total_loss < result.before.total_loss
+
+
+def assert_alike(*checkpoints: Path) -> None:
+    """Networks that do the same to an image but for rounding.
+
+    Their weights may differ where they change nothing: a bias before an instance normalisation has
+    no gradient but rounding, of which Adam makes steps.
+    """
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, 64, 64) * 255
+    with torch.inference_mode():
+        one, other = (load_checkpoint(path).network(image) for path in checkpoints)
+    torch.testing.assert_close(one, other, rtol=0, atol=0.2)
 
 
 class Memory:
@@ -320,19 +327,18 @@ class Memory:
 def test_out_of_memory_halves_what_is_done_at_once(
     tmp_path: Path, style_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    plain = train_style(options(style_path, tmp_path / "plain", batch_size=6, steps=4))
+    plain = train_style(options(style_path, tmp_path / "plain", batch_size=6, steps=2))
     memory = Memory(monkeypatch, 2, error)
     told: list[str] = []
     seen: list[TrainProgress] = []
-    config = options(style_path, tmp_path / "run", batch_size=6, steps=4)
+    config = options(style_path, tmp_path / "run", batch_size=6, steps=2)
     result = train_style(config, seen.append, notice=told.append)
     assert memory.seen[:6] == [6, 3, 2, 2, 2, 2]
     assert len(told) == 2
     assert "2 images at once" in told[1]
-    assert [p.images for p in seen] == [6, 12, 18, 24]  # the batch is as large as before
+    assert [p.images for p in seen] == [6, 12]  # the batch is as large as before
     assert "out of memory" in rows(tmp_path / "run")[0]["note"]
-    for name, value in weights(result).items():
-        torch.testing.assert_close(value, weights(plain)[name], rtol=1e-3, atol=1e-4)
+    assert_alike(result.checkpoint, plain.checkpoint)
 
 
 def test_one_image_that_does_not_fit_is_told(
@@ -379,12 +385,7 @@ def test_two_processes_train_what_one_trains(tmp_path: Path, style_path: Path) -
     script.write_text(DISTRIBUTED)
     for count in (1, 2):
         torchrun(count, script, style_path, tmp_path / str(count))
-    one, two = (
-        load_checkpoint(tmp_path / str(count) / f"{style_path.stem}.safetensors").network
-        for count in (1, 2)
-    )
-    for name, value in one.state_dict().items():
-        torch.testing.assert_close(value, two.state_dict()[name], rtol=1e-3, atol=1e-4)
+    assert_alike(*(tmp_path / str(count) / f"{style_path.stem}.safetensors" for count in (1, 2)))
     assert len(rows(tmp_path / "2")) == 8
     assert [row["images"] for row in rows(tmp_path / "2")] == [str(6 * k) for k in range(1, 9)]
     # All processes tell the same, and one alone writes.

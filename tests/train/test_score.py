@@ -139,8 +139,8 @@ def test_a_cached_curve_belongs_to_its_photograph_style_and_objective(
                 tensor *= factor
         return changed
 
-    def key(*arguments: Any) -> str:
-        return scoring._curve_key(*arguments)
+    def key(photograph: Array, *named: Any) -> str:
+        return scoring._curve_key(photograph, scoring.objective_key(*named))
 
     from_file = replace(CONFIG, vgg="vgg.pth:caffe")
     keys = {
