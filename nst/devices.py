@@ -34,19 +34,22 @@ def pick_device(name: Device) -> torch.device:
     return torch.device("cuda")
 
 
-@contextmanager
-def memory_advice(mend: str) -> Iterator[None]:
-    """Turn a GPU's out-of-memory error into one line that says `mend`."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise NstError(f"the GPU has too little memory: {mend}") from error
-
-
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, a GPU's or the machine's."""
     # On a CPU PyTorch raises a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def memory_advice(mend: str) -> Iterator[None]:
+    """Turn an error of memory that ran out into one line that says `mend`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        place = "GPU" if isinstance(error, torch.OutOfMemoryError) else "machine"
+        raise NstError(f"the {place} has too little memory: {mend}") from error
 
 
 @contextmanager

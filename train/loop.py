@@ -191,6 +191,8 @@ class Loop:
         """
         workers = 1 if self.device.type == "cpu" else min(16, os.cpu_count() or 1)
         self.budget.start(self.snapshot.seconds)
+        if self.world.size > 1:
+            self.budget.agree(self.snapshot.seconds)
         stream = batches(
             self.content,
             self._plan,
@@ -297,7 +299,7 @@ class Loop:
         while True:
             try:
                 return self._accumulate(batch, count)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except RuntimeError as error:
                 if not out_of_memory(error) or self.parts >= len(batch):
                     raise
             self.optimizer.zero_grad()
@@ -350,7 +352,7 @@ class Loop:
         if self._bad < BAD_STEPS:
             return "not finite: skipped"
         self._restores += 1
-        if self._restores > RESTORES or self.snapshot.step == 0:
+        if self._restores > RESTORES:
             raise NstError(NOT_FINITE)
         self._load(self.snapshot)
         self._bad = 0
