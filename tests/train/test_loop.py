@@ -22,6 +22,7 @@ from nst.infer.session import Stylizer
 from nst.models import config as presets
 from nst.models.config import TransformerConfig
 from nst.train import loop as loop_module
+from nst.train import score as scoring
 from nst.train.checkpoint import load_checkpoint
 from nst.train.config import TrainConfig
 from nst.train.config_file import save_config
@@ -32,7 +33,8 @@ SMALL = TransformerConfig(width=4, blocks=1)
 
 
 @pytest.fixture(autouse=True)
-def _small_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "SIDE", 64)  # of the photographs that every run is judged on
     monkeypatch.setitem(presets.PRESETS, "small", SMALL)
 
 
@@ -72,8 +74,10 @@ torch.set_num_threads(1)
 from nst.models import config as presets
 from nst.models.config import TransformerConfig
 from nst.train.config_file import load_config, make_config
+from nst.train import score as scoring
 from nst.train.trainer import train_style
 
+scoring.SIDE = 64
 presets.PRESETS["small"] = TransformerConfig(width=4, blocks=1)
 train_style(make_config(load_config(Path(sys.argv[1]))), lambda p: print(p.step, flush=True))
 """
@@ -239,13 +243,13 @@ def test_several_in_a_row_go_back_to_the_last_good_state(
     poison(monkeypatch, lambda call: 24 <= call <= 26)
     told: list[str] = []
     seen: list[TrainProgress] = []
-    config = options(style_path, tmp_path / "run", steps=40)
+    config = options(style_path, tmp_path / "run", steps=30, batch_size=1)
     result = train_style(config, seen.append, notice=told.append)
     assert len(told) == 1
     assert "step 20" in told[0]
     assert rows(tmp_path / "run")[25]["note"] == "restored step 20"
     steps = {p.step: p for p in seen}
-    usual = config.learning_rate * loop_module.schedule(26 / 40)
+    usual = config.learning_rate * loop_module.schedule(26 / 30)
     assert steps[27].learning_rate == pytest.approx(usual / 2)
     with Stylizer(result.model) as stylizer:
         assert np.isfinite(stylizer(np.zeros((40, 40, 3), np.uint8))).all()
@@ -272,7 +276,7 @@ def test_a_network_gone_bad_after_its_best_is_not_the_one_exported(
 
     def spoiling(self: Loop, batch: Array, done: float, waited: float) -> Any:
         step = make_step(self, batch, done, waited)
-        if self.step == 28:
+        if self.step == 11:
             with torch.no_grad():
                 self.network.output.weight.mul_(torch.nan if self.config.seed else 30)
         return step
@@ -280,7 +284,7 @@ def test_a_network_gone_bad_after_its_best_is_not_the_one_exported(
     monkeypatch.setattr(Loop, "_make_step", spoiling)
     for seed in (0, 1):
         told: list[str] = []
-        config = options(style_path, tmp_path / str(seed), steps=30, seed=seed, samples=10)
+        config = options(style_path, tmp_path / str(seed), steps=12, seed=seed, samples=6)
         result = train_style(config, notice=told.append)
         assert any("better than the last" in line for line in told)
         assert result.after.total_loss < result.before.total_loss
@@ -362,32 +366,29 @@ import json, os, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from nst.config import ObjectiveConfig
 from nst.models import config as presets
 from nst.models.config import TransformerConfig
-from nst.train.config import TrainConfig
+from nst.train import score as scoring
+from nst.train.config_file import load_config, make_config
 from nst.train.trainer import train_style
 
+scoring.SIDE = 64
 presets.PRESETS["small"] = TransformerConfig(width=4, blocks=1)
-style, out = sys.argv[1:]
-result = train_style(TrainConfig(
-    style=(Path(style),), out=Path(out), preset="small", size=64, batch_size=6, steps=8,
-    device="cpu", objective=ObjectiveConfig(style_size=64), learning_rate=1e-3, samples=2,
-    save_every=0.0, score=False,
-))
+result = train_style(make_config(load_config(Path(sys.argv[1]))))
 told = {"steps": result.steps, "loss": result.after.total_loss}
-Path(out, f"rank-{os.environ.get('RANK', 'alone')}.json").write_text(json.dumps(told))
+Path(sys.argv[1]).with_name(f"rank-{os.environ['RANK']}.json").write_text(json.dumps(told))
 """
 
 
 def test_two_processes_train_what_one_trains(tmp_path: Path, style_path: Path) -> None:
-    script = tmp_path / "script.py"
+    more = {"batch_size": 6, "steps": 6, "samples": 2, "learning_rate": 1e-3}
+    one = train_style(options(style_path, tmp_path / "1", **more))
+    script, file = tmp_path / "script.py", tmp_path / "options.toml"
     script.write_text(DISTRIBUTED)
-    for count in (1, 2):
-        torchrun(count, script, style_path, tmp_path / str(count))
-    assert_alike(*(tmp_path / str(count) / f"{style_path.stem}.safetensors" for count in (1, 2)))
-    assert len(rows(tmp_path / "2")) == 8
-    assert [row["images"] for row in rows(tmp_path / "2")] == [str(6 * k) for k in range(1, 9)]
+    save_config(file, options(style_path, tmp_path / "2", **more))
+    torchrun(2, script, file)
+    assert_alike(one.checkpoint, tmp_path / "2" / one.checkpoint.name)
+    assert [row["images"] for row in rows(tmp_path / "2")] == [str(6 * k) for k in range(1, 7)]
     # All processes tell the same, and one alone writes.
-    told = [(tmp_path / "2" / f"rank-{rank}.json").read_text() for rank in (0, 1)]
+    told = [(tmp_path / f"rank-{rank}.json").read_text() for rank in (0, 1)]
     assert told[0] == told[1]

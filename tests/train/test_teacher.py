@@ -17,6 +17,7 @@ from nst.infer.session import Stylizer
 from nst.losses import build_objective
 from nst.models import config as presets
 from nst.models.config import TransformerConfig
+from nst.train import score as scoring
 from nst.train import teacher as teacher_module
 from nst.train.checkpoint import load_checkpoint
 from nst.train.config import TrainConfig
@@ -30,7 +31,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def _small_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "SIDE", 64)  # of the photographs that every run is judged on
     monkeypatch.setitem(presets.PRESETS, "small", TransformerConfig(width=4, blocks=1))
 
 
@@ -40,8 +42,8 @@ def options(style: Path, out: Path, /, **more: object) -> TrainConfig:
         "out": out,
         "preset": "small",
         "size": 64,
-        "batch_size": 4,
-        "steps": 12,
+        "batch_size": 2,
+        "steps": 4,
         "device": "cpu",
         "objective": ObjectiveConfig(style_size=64),
         "learning_rate": 2e-3,
@@ -99,12 +101,12 @@ def test_a_taught_run_resumes_as_if_it_had_never_stopped(tmp_path: Path, style_p
 def test_a_network_is_imitated(tmp_path: Path, style_path: Path, kind: str) -> None:
     other = tmp_path / "other.png"  # so that a student alone becomes another network
     save_image(other, 255 - load_image(style_path))
-    teacher = train_style(options(other, tmp_path / "teacher", steps=25))
+    teacher = train_style(options(other, tmp_path / "teacher", steps=25, batch_size=1))
     shown = {"teacher": str(getattr(teacher, kind)), "teacher_weight": 100.0}
     pictures = []
     crop = BuiltinContent(5, 64).crop(0, 64)
     for name, more in (("plain", {}), ("taught", shown)):
-        student = train_style(options(style_path, tmp_path / name, steps=25, **more))
+        student = train_style(options(style_path, tmp_path / name, steps=25, batch_size=1, **more))
         with Stylizer(student.model, provider="cpu") as stylizer:
             pictures.append(stylizer(crop).astype(float))
     with Stylizer(teacher.model, provider="cpu") as stylizer:

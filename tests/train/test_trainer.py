@@ -19,6 +19,7 @@ from nst.infer.session import Stylizer
 from nst.models import config as presets
 from nst.models.config import TransformerConfig
 from nst.train import run
+from nst.train import score as scoring
 from nst.train.checkpoint import load_checkpoint
 from nst.train.config import TrainConfig
 from nst.train.loop import DEFAULTS, Budget, Loop, schedule
@@ -26,7 +27,8 @@ from nst.train.trainer import TrainProgress, train_style
 
 
 @pytest.fixture(autouse=True)
-def _small_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "SIDE", 64)  # of the photographs that every run is judged on
     monkeypatch.setitem(presets.PRESETS, "small", TransformerConfig(width=8, blocks=1))
 
 
