@@ -324,7 +324,8 @@ class Loop:
                 losses = self.objective(stylized, self.objective.content_features(content))
                 taught = torch.zeros_like(losses.total_loss)
                 if self.teacher is not None:
-                    taught = self.teacher(self.network, content, stylized, self.images + start)
+                    first = self.images + start * self.world.size + self.world.rank
+                    taught = self.teacher(self.network, content, stylized, first)
             total = losses.total_loss + taught
             (total.sum() / count).backward()
             terms = (losses.content_loss, losses.style_loss, losses.tv_loss, taught, total)

@@ -15,8 +15,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from nst.devices import peak_memory
 from nst.errors import ModelError, NstError, UsageError
 from nst.files import check_writable, replacing
 from nst.images import Array, resize_image, resize_short
@@ -139,7 +139,8 @@ class RunFolder:
     def log(self, step: Step, held_out_loss: float | None) -> None:
         """Add a step to the log."""
         values = {name: getattr(step, name) for name in COLUMNS if hasattr(step, name)}
-        used = torch.cuda.max_memory_reserved() / 1e9 if torch.cuda.is_available() else None
+        device = next(self._network.parameters()).device
+        used = peak_memory(device) if device.type == "cuda" else None
         self._log.write(LogRow(**values, gpu_memory=used, held_out_loss=held_out_loss))
 
     def keep(self, snapshot: Snapshot, *, now: bool = False) -> None:

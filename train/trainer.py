@@ -214,7 +214,7 @@ def _train(
         except BaseException:
             if keeper is not None:
                 keeper.close()
-            if world.main and (loop is None or loop.snapshot.step == 0):
+            if world.main and resumed is None and (loop is None or loop.snapshot.step == 0):
                 discard(folder)
             elif world.main:
                 notice(f"nothing is lost: go on with  nst-train --resume {folder}")

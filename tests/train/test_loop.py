@@ -23,6 +23,7 @@ from nst.models import config as presets
 from nst.models.config import TransformerConfig
 from nst.train import loop as loop_module
 from nst.train import score as scoring
+from nst.train import trainer as trainer_module
 from nst.train.checkpoint import load_checkpoint
 from nst.train.config import TrainConfig
 from nst.train.config_file import save_config
@@ -183,6 +184,31 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, style_
     assert len(told) == 1
     assert newest.name in told[0]
     assert all(torch.equal(a, expected[name]) for name, a in weights(resumed).items())
+
+
+def test_a_resume_that_fails_takes_nothing_away(
+    tmp_path: Path, style_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(progress: TrainProgress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    train_style(options(style_path, run, steps=5, batch_size=1), stop)
+    before = {path: path.read_bytes() for path in run.glob("checkpoints/*")}
+    assert before
+
+    def fail(*_: object) -> None:
+        raise NstError("no teacher")
+
+    monkeypatch.setattr(trainer_module, "make_teacher", fail)
+    with pytest.raises(NstError, match="no teacher"):
+        resume_style(run)
+    assert {path: path.read_bytes() for path in run.glob("checkpoints/*")} == before
+    monkeypatch.undo()
+    monkeypatch.setitem(presets.PRESETS, "small", SMALL)
+    monkeypatch.setattr(scoring, "SIDE", 64)
+    assert resume_style(run).steps == 5
 
 
 def test_a_run_at_work_is_left_alone(tmp_path: Path, style_path: Path) -> None:
