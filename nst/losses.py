@@ -17,7 +17,7 @@ from nst.vgg import VGG19Features
 
 BALANCE_SIDE = 96  # photographs are measured as middle squares of this side
 # The style term of an image without any of the style, over the variance of photographs' content
-# features: chosen by eye on ten paintings (docs/benchmarks.md).
+# features: chosen by eye on ten paintings.
 STYLE_SHARE = 9.0
 FAINTEST = 0.01  # of photographs' Gram energy: a plain style image must not weigh endlessly
 
