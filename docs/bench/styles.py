@@ -4,8 +4,9 @@
     python docs/bench/styles.py table DIR
 
 `train` trains one network, repaints the photographs with it and with the optimiser, and writes
-DIR/STYLE-MODE.json and .png; `table` prints a Markdown table of all that is there and writes
-DIR/sheet-MODE.jpg. Content is the content loss over that between two photographs, style the mean
+DIR/STYLE-MODE.json and two strips of pictures; `table` prints a Markdown table of all that is there
+and stacks the strips: DIR/kodak-MODE.jpg, and DIR/held-out-MODE.jpg, of photographs that anyone
+may pass on. Content is the content loss over that between two photographs, style the mean
 relative error of the Gram matrices, |G - A|² / |A|²; both are 0 at best and about 1 at worst.
 """
 
@@ -26,7 +27,7 @@ from nst.gatys import BatchProgress, optimize_batch
 from nst.images import load_style, resize_image
 from nst.losses import build_objective
 from nst.models.config import PRESETS, TransformerConfig
-from nst.photographs import load_photographs, training_photographs
+from nst.photographs import held_out, load_photographs, training_photographs
 from nst.train.score import (
     MILESTONES,
     Curve,
@@ -117,7 +118,12 @@ def train(args: argparse.Namespace) -> None:
     thumbnail = resize_image(style, (256, 256))
     every = len(photographs) // SHOWN
     strip = [thumbnail, *stylized[::every][:SHOWN], *painted[::every][:SHOWN]]
-    nst.save_image(args.out / f"{args.style.stem}-{mode}.png", np.hstack(strip))
+    nst.save_image(args.out / f"{args.style.stem}-{mode}-kodak.png", np.hstack(strip))
+    shown = squares(held_out())
+    with nst.Stylizer(result.model, provider="cpu") as stylizer:
+        strip = [stylizer(p) for p in shown]
+    strip += optimize_batch(shown, own, ITERATIONS)
+    nst.save_image(args.out / f"{args.style.stem}-{mode}-held-out.png", np.hstack(strip))
 
 
 def table(args: argparse.Namespace) -> None:
@@ -146,8 +152,10 @@ def table(args: argparse.Namespace) -> None:
         print("| spread, × or ÷ | " + " | ".join(f"{v:.2f}" for v in np.exp(logs.std(0))) + " |")
         ratios = np.exp(logs.max(0) - logs.min(0))
         print("| largest over smallest | " + " | ".join(f"{v:.1f}" for v in ratios) + " |")
-        strips = [nst.load_image(args.out / f"{row['style']}-{mode}.png") for row in chosen]
-        nst.save_image(args.out / f"sheet-{mode}.jpg", np.vstack(strips), quality=88)
+        for sheet in ("kodak", "held-out"):
+            paths = [args.out / f"{row['style']}-{mode}-{sheet}.png" for row in chosen]
+            strips = [nst.load_image(path) for path in paths]
+            nst.save_image(args.out / f"{sheet}-{mode}.jpg", np.vstack(strips), quality=88)
 
 
 def main() -> None:
