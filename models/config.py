@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-Norm = Literal["instance", "batch"]
+Norm = Literal["instance", "batch", "none"]
+Design = Literal["johnson", "folded"]
 
 
 @dataclass(frozen=True)
@@ -14,21 +15,35 @@ class TransformerConfig:
     """What rebuilds a `TransformerNet`; it travels in every checkpoint and export.
 
     Args:
-        width: channels of the first convolution; the residual blocks have four times as many.
+        width: channels of the first convolution. In the design `johnson` the residual blocks have
+            four times as many, in `folded` as many.
         blocks: number of residual blocks.
-        norm: `instance` (Ulyanov et al. 2016), or `batch`, which folds into the convolutions.
+        norm: `instance` (Ulyanov et al. 2016), `batch`, which folds into the convolutions, or
+            `none`.
+        design: `johnson` (Johnson et al. 2016), or `folded`: convolutions and ReLUs only, all of
+            which an export computes at a quarter of the resolution.
+        half: channels at half the resolution; of the design `folded` only.
     """
 
     width: int = 32
     blocks: int = 5
     norm: Norm = "instance"
+    design: Design = "johnson"
+    half: int = 16
 
     def __post_init__(self) -> None:
-        for name, value in (("width", self.width), ("blocks", self.blocks)):
+        for name in ("width", "blocks", "half"):
+            value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= 1024:
                 raise ValueError(f"{name} of the network is {value!r}: give a number of 1 to 1024")
-        if self.norm not in get_args(Norm):
-            raise ValueError(f"norm of the network is {self.norm!r}: choose instance or batch")
+        for name, choices in (("norm", get_args(Norm)), ("design", get_args(Design))):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(
+                    f"{name} of the network is {value!r}: choose one of {', '.join(choices)}"
+                )
+        if self.design == "folded" and self.norm == "instance":
+            raise ValueError("instance normalisation does not fold: choose batch or none")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from nst.models.config import Norm
 
-
-def _norm(kind: Norm, channels: int) -> nn.Module:
-    if kind == "batch":
-        return nn.BatchNorm2d(channels)
-    return nn.InstanceNorm2d(channels, affine=True)
+PaddingMode = Literal["reflect", "zeros"]
 
 
 class ConvLayer(nn.Sequential):
-    """Reflection padding, convolution, normalisation and, if wanted, ReLU.
+    """Padding, convolution, normalisation and, if wanted, ReLU.
 
-    Reflection, because zeros at the edge would be painted as a frame.
+    Args:
+        padding: how wide; None for half the kernel.
+        padding_mode: `reflect`, because zeros at the edge would be painted as a frame, or `zeros`.
     """
 
     def __init__(
@@ -28,11 +28,24 @@ class ConvLayer(nn.Sequential):
         *,
         norm: Norm = "instance",
         relu: bool = True,
+        padding: int | None = None,
+        padding_mode: PaddingMode = "reflect",
     ) -> None:
-        convolution = nn.Conv2d(
-            inputs, outputs, kernel, stride, kernel // 2, padding_mode="reflect", bias=False
-        )
-        parts: list[nn.Module] = [convolution, _norm(norm, outputs)]
+        parts: list[nn.Module] = [
+            nn.Conv2d(
+                inputs,
+                outputs,
+                kernel,
+                stride,
+                kernel // 2 if padding is None else padding,
+                padding_mode=padding_mode,
+                bias=norm == "none",
+            )
+        ]
+        if norm == "instance":
+            parts.append(nn.InstanceNorm2d(outputs, affine=True))
+        elif norm == "batch":
+            parts.append(nn.BatchNorm2d(outputs))
         if relu:
             parts.append(nn.ReLU())
         super().__init__(*parts)
@@ -44,11 +57,13 @@ class ResidualBlock(nn.Module):
     Johnson et al. 2016, supplementary material, after Gross and Wilber.
     """
 
-    def __init__(self, channels: int, norm: Norm = "instance") -> None:
+    def __init__(
+        self, channels: int, norm: Norm = "instance", padding_mode: PaddingMode = "reflect"
+    ) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            ConvLayer(channels, channels, 3, norm=norm),
-            ConvLayer(channels, channels, 3, norm=norm, relu=False),
+            ConvLayer(channels, channels, 3, norm=norm, padding_mode=padding_mode),
+            ConvLayer(channels, channels, 3, norm=norm, padding_mode=padding_mode, relu=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,8 +78,15 @@ class UpsampleLayer(nn.Sequential):
     (Odena et al. 2016).
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, norm: Norm = "instance") -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        norm: Norm = "instance",
+        padding_mode: PaddingMode = "reflect",
+    ) -> None:
         super().__init__(
             nn.Upsample(scale_factor=2, mode="nearest"),
-            ConvLayer(inputs, outputs, kernel, norm=norm),
+            ConvLayer(inputs, outputs, kernel, norm=norm, padding_mode=padding_mode),
         )

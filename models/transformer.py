@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.models.config import PRESETS, TransformerConfig, preset_config
@@ -17,7 +18,7 @@ RIM = 8
 
 
 class TransformerNet(nn.Module):
-    """Two strided convolutions, residual blocks, two upsamplings, a 9×9 convolution to RGB.
+    """An encoder to a quarter of the resolution, residual blocks, a decoder back to RGB.
 
     Call it with float [B, 3, H, W] RGB in [0, 255], H and W at least 32 and multiples of
     nothing; it returns the same shape and range, not clipped.
@@ -26,6 +27,19 @@ class TransformerNet(nn.Module):
     def __init__(self, config: TransformerConfig | None = None) -> None:
         super().__init__()
         self.config = config or TransformerConfig()
+        if self.config.design == "folded":
+            self._build_folded()
+        else:
+            self._build_johnson()
+
+        # A first output near mid-grey: a loud one sends the first steps astray.
+        assert self.output.bias is not None
+        nn.init.zeros_(self.output.bias)
+        with torch.no_grad():
+            self.output.weight.mul_(0.1)
+
+    def _build_johnson(self) -> None:
+        """Two strided convolutions, two upsamplings, a 9×9 convolution."""
         width, norm = self.config.width, self.config.norm
         self.encoder = nn.Sequential(
             ConvLayer(3, width, 9, norm=norm),
@@ -39,17 +53,32 @@ class TransformerNet(nn.Module):
             UpsampleLayer(4 * width, 2 * width, 3, norm), UpsampleLayer(2 * width, width, 3, norm)
         )
         self.output = nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect")
+        self.shuffle: nn.Module = nn.Identity()
+        self.margin, self.grid = 0, 1
 
-        # A first output near mid-grey: a loud one sends the first steps astray.
-        assert self.output.bias is not None
-        nn.init.zeros_(self.output.bias)
-        with torch.no_grad():
-            self.output.weight.mul_(0.1)
+    def _build_folded(self) -> None:
+        """A convolution of stride 4, an upsampling, a convolution to the pixels of 2×2 blocks."""
+        width, norm, half = self.config.width, self.config.norm, self.config.half
+        self.encoder = nn.Sequential(ConvLayer(3, width, 8, 4, norm=norm, padding=0))
+        self.residuals = nn.Sequential(
+            *(ResidualBlock(width, norm, "zeros") for _ in range(self.config.blocks))
+        )
+        self.decoder = nn.Sequential(UpsampleLayer(width, half, 3, norm, "zeros"))
+        self.output = nn.Conv2d(half, 12, 3, padding=1)
+        # The first kernel reaches two pixels beyond its block of 4×4.
+        self.shuffle = nn.PixelShuffle(2)
+        self.margin, self.grid = 2, 4
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, rim: int = 0) -> Tensor:
+        """Repaint; with `rim`, as the middle of an image that is reflected so many pixels out."""
         height, width = image.shape[-2:]
-        x = self.encoder(image / 127.5 - 1)
-        x = self.output(self.decoder(self.residuals(x)))
+        before = rim + self.margin
+        after = [before + -(2 * rim + side) % self.grid for side in (width, height)]
+        pads = [before, after[0], before, after[1]]
+        x = F.pad(image, pads, mode="reflect") if any(pads) else image
+        x = self.encoder(x / 127.5 - 1)
+        x = self.shuffle(self.output(self.decoder(self.residuals(x))))
         # Strides round up, so the result covers the image: its overhang goes. In float, because
         # bf16 has no room for 256 levels.
-        return x[..., :height, :width].float() * 127.5 + 127.5
+        x = x[..., rim : rim + height, rim : rim + width]
+        return x.float() * 127.5 + 127.5

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.config import Device
@@ -56,8 +55,7 @@ class ExportedNet(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        x = F.pad(image.permute(0, 3, 1, 2).float(), [RIM] * 4, mode="reflect")
-        x = self.network(x)[..., RIM:-RIM, RIM:-RIM]
+        x = self.network(image.permute(0, 3, 1, 2).float(), RIM)
         return x.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 

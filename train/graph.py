@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from nst.errors import ExportError
 from nst.infer.signature import INPUT_NAME, OUTPUT_NAME
-from nst.models.layers import ConvLayer, ResidualBlock
+from nst.models.layers import ConvLayer, ResidualBlock, UpsampleLayer
 from nst.models.transformer import RIM, TransformerNet
+from nst.train.folding import blocks_as_channels, phases_as_channels, pixels_in_order, take_apart
 
 OPSET = 18
 IR_VERSION = 10  # the newest that the oldest supported ONNX Runtime reads
@@ -50,12 +50,31 @@ class GraphBuilder:
         pad = layer.kernel_size[0] // 2
         if pad and layer.padding_mode == "reflect":
             x, pad = self.reflect(x, pad), 0
+        return self.plain_conv(x, weight, bias, pad, layer.stride)
+
+    def plain_conv(
+        self,
+        x: str,
+        weight: Tensor,
+        bias: Tensor | None,
+        pad: int,
+        strides: tuple[int, ...] = (1, 1),
+    ) -> str:
         inputs = [x, self.constant(_array(weight))]
         if bias is not None:
             inputs.append(self.constant(_array(bias)))
         return self.add(
-            "Conv", inputs, kernel_shape=layer.kernel_size, strides=layer.stride, pads=[pad] * 4
+            "Conv", inputs, kernel_shape=weight.shape[2:], strides=strides, pads=[pad] * 4
         )
+
+    def bytes(self, x: str) -> str:
+        x = self.add("Clip", [x, self.constant(np.float32(0)), self.constant(np.float32(255))])
+        return self.add("Cast", [self.add("Round", [x])], to=TensorProto.UINT8)
+
+    def swap(self, x: str, shape: Sequence[str]) -> str:
+        """View `x` in a `shape` of four axes, then exchange the middle ones."""
+        x = self.add("Reshape", [x, self.add("Concat", shape, axis=0)])
+        return self.add("Transpose", [x], perm=[0, 2, 1, 3])
 
     def instance_norm(self, x: str, layer: nn.InstanceNorm2d) -> str:
         inputs = [x, self.constant(_array(layer.weight)), self.constant(_array(layer.bias))]
@@ -67,13 +86,15 @@ class GraphBuilder:
         Raises:
             ExportError: a module that has no ONNX form here.
         """
+        if isinstance(module, ConvLayer):
+            convolution, weight, bias, rest = take_apart(module)
+            x = self.conv(x, convolution, weight, bias)
+            for child in rest:
+                x = self.module(x, child)
+            return x
         if isinstance(module, nn.Sequential):
-            children = list(module)
-            for child, after in zip(children, [*children[1:], None], strict=True):
-                if isinstance(child, nn.Conv2d):
-                    x = self.conv(x, child, *fold(child, after))
-                elif not isinstance(child, nn.BatchNorm2d):  # it went into the convolution
-                    x = self.module(x, child)
+            for child in module:
+                x = self.module(x, child)
             return x
         if isinstance(module, ResidualBlock):
             return self.add("Add", [x, self.module(x, module.body)])
@@ -116,50 +137,88 @@ def transformer_graph(network: TransformerNet) -> onnx.ModelProto:
     The scaling to [-1, 1] and back is folded into the first and the last convolution.
     """
     graph = GraphBuilder()
-    x = graph.add("Transpose", [INPUT_NAME], perm=[0, 3, 1, 2])
-    x = graph.add("Cast", [x], to=TensorProto.FLOAT)
-
-    x = graph.reflect(x, RIM)
-
-    first, *encoder = network.encoder
-    assert isinstance(first, ConvLayer)
-    convolution, *rest = first
-    assert isinstance(convolution, nn.Conv2d)
-    weight, bias = fold(convolution, rest[0])
-    shift = -weight.sum(dim=(1, 2, 3))  # the -1 of x / 127.5 - 1, seen through reflection padding
-    x = graph.conv(x, convolution, weight / 127.5, shift if bias is None else bias + shift)
-    if isinstance(rest[0], nn.BatchNorm2d):
-        rest = rest[1:]
-    for module in (*rest, *encoder, network.residuals, network.decoder):
-        x = graph.module(x, module)
-
-    last = network.output
-    assert last.bias is not None
-    x = graph.conv(x, last, last.weight * 127.5, last.bias * 127.5 + 127.5)
-
-    x = graph.add("Clip", [x, graph.constant(np.float32(0)), graph.constant(np.float32(255))])
-    x = graph.add("Cast", [graph.add("Round", [x])], to=TensorProto.UINT8)
+    sides = graph.add("Shape", [INPUT_NAME], start=1, end=3)
+    if network.config.design == "folded":
+        x = _folded(graph, network, sides)
+    else:
+        x = _johnson(graph, network)
     # The rim goes, and with it what strides have rounded up.
-    starts, axes = graph.constant(np.array([RIM, RIM])), graph.constant(np.array([2, 3]))
-    ends = graph.add("Add", [graph.add("Shape", [INPUT_NAME], start=1, end=3), starts])
-    x = graph.add("Slice", [x, starts, ends, axes])
-    graph.add("Transpose", [x], OUTPUT_NAME, perm=[0, 2, 3, 1])
+    starts, axes = graph.constant(np.array([RIM, RIM])), graph.constant(np.array([1, 2]))
+    ends = graph.add("Add", [sides, starts])
+    graph.add("Slice", [x, starts, ends, axes], OUTPUT_NAME)
     return graph.build("TransformerNet")
 
 
-def fold(convolution: nn.Conv2d, after: nn.Module | None = None) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a convolution, with a batch normalisation that follows it folded in.
+def _johnson(graph: GraphBuilder, network: TransformerNet) -> str:
+    x = graph.add("Transpose", [INPUT_NAME], perm=[0, 3, 1, 2])
+    x = graph.add("Cast", [x], to=TensorProto.FLOAT)
+    x = graph.reflect(x, RIM)
+    convolution, weight, bias, rest = take_apart(network.encoder[0])
+    x = graph.conv(x, convolution, *_for_bytes(weight, bias))
+    for module in (*rest, *network.encoder[1:], network.residuals, network.decoder):
+        x = graph.module(x, module)
+    last = network.output
+    assert last.bias is not None
+    x = graph.bytes(graph.conv(x, last, last.weight * 127.5, last.bias * 127.5 + 127.5))
+    return graph.add("Transpose", [x], perm=[0, 2, 3, 1])
 
-    That normalisation is taken in evaluation mode: with its running statistics.
+
+def _folded(graph: GraphBuilder, network: TransformerNet, sides: str) -> str:
+    """All convolutions at a quarter of the resolution, the pixels of a block as channels.
+
+    Memory moves as bytes, in whole blocks; upsampling and the full resolution exist only on paper.
     """
-    weight, bias = convolution.weight, convolution.bias
-    if not isinstance(after, nn.BatchNorm2d):
-        return weight, bias
-    assert after.running_mean is not None
-    assert after.running_var is not None
-    scale = after.weight / torch.sqrt(after.running_var + after.eps)
-    mean = after.running_mean if bias is None else after.running_mean - bias
-    return weight * scale.view(-1, 1, 1, 1), after.bias - mean * scale
+    grid, margin = network.grid, RIM + network.margin
+
+    def number(*values: int) -> str:
+        return graph.constant(np.array(values))
+
+    # Blocks of grid × grid pixels that cover the image and its margins, by height and width.
+    reach = graph.add("Add", [sides, number(2 * margin + grid - 1)])
+    blocks = graph.add("Div", [reach, number(grid)])
+    covered = graph.add("Mul", [blocks, number(grid)])
+    after = graph.add("Sub", [graph.add("Sub", [covered, sides]), number(margin)])
+    pads = graph.add("Concat", [number(0, margin, margin, 0, 0), after, number(0)], axis=0)
+    x = graph.add("Pad", [INPUT_NAME, pads], mode="reflect")
+    across = graph.add("Gather", [blocks, number(1)])
+    x = graph.swap(x, [number(-1, grid), across, number(3 * grid)])
+    x = graph.add(
+        "Reshape", [x, graph.add("Concat", [number(-1), blocks, number(3 * grid**2)], axis=0)]
+    )
+    x = graph.add("Transpose", [x], perm=[0, 3, 1, 2])
+    x = graph.add("Cast", [x], to=TensorProto.FLOAT)
+
+    _, weight, bias, rest = take_apart(network.encoder[0])
+    weight, bias = _for_bytes(weight, bias)
+    x = graph.plain_conv(x, blocks_as_channels(weight, grid), bias, 0)
+    for module in (*rest, network.residuals):
+        x = graph.module(x, module)
+    upsample = network.decoder[0]
+    assert isinstance(upsample, UpsampleLayer)
+    _, weight, bias, rest = take_apart(upsample[1])
+    assert bias is not None
+    x = graph.plain_conv(x, phases_as_channels(weight, upsampled=True), bias.repeat(4), 1)
+    for module in rest:
+        x = graph.module(x, module)
+    last = network.output
+    assert last.bias is not None
+    weight = pixels_in_order(phases_as_channels(last.weight))
+    bias = pixels_in_order(last.bias.repeat(4))
+    x = graph.bytes(graph.plain_conv(x, weight * 127.5, bias * 127.5 + 127.5, 1))
+
+    x = graph.add("Transpose", [x], perm=[0, 2, 3, 1])
+    # The first kernel is two blocks wide, so one block fewer comes out.
+    fewer = graph.add("Sub", [blocks, number(1)])
+    across = graph.add("Gather", [fewer, number(1)])
+    x = graph.swap(x, [number(-1), across, number(grid, 3 * grid)])
+    pixels = graph.add("Mul", [fewer, number(grid)])
+    return graph.add("Reshape", [x, graph.add("Concat", [number(-1), pixels, number(3)], axis=0)])
+
+
+def _for_bytes(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A first convolution that takes pixels of 0 to 255 where it took them scaled to [-1, 1]."""
+    shift = -weight.sum(dim=(1, 2, 3))  # seen through reflection padding
+    return weight / 127.5, shift if bias is None else bias + shift
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:

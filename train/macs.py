@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from math import prod
 
 import onnx
+import onnxruntime
 from onnx import helper, shape_inference
 
 from nst.errors import ExportError
@@ -33,17 +35,50 @@ def count_macs(model: onnx.ModelProto, size: tuple[int, int]) -> int:
     sized.CopyFrom(model)
     batch = _set_size(sized, size)
     try:
-        inferred = shape_inference.infer_shapes(sized, data_prop=True)
+        try:
+            return _count(sized) // batch
+        except KeyError:
+            return _count(_fold_sizes(sized)) // batch
     except shape_inference.InferenceError as error:
         raise ExportError(f"the model's shapes cannot be inferred: {error}") from error
-    graph = inferred.graph
+    except KeyError as error:
+        raise ExportError(f"the shape of {error} cannot be inferred") from error
+
+
+def _count(model: onnx.ModelProto) -> int:
+    """Multiply-accumulates of a model of one size.
+
+    Raises:
+        KeyError: the shape of a tensor is unknown.
+    """
+    graph = shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         tensor = value.type.tensor_type
         dims = tensor.shape.dim
         if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
             shapes[value.name] = tuple(dim.dim_value for dim in dims)
-    return sum(_node_macs(node, shapes) for node in graph.node) // batch
+    return sum(_node_macs(node, shapes) for node in graph.node)
+
+
+def _fold_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with what it computes of its sizes computed: onnx follows only some of it.
+
+    Raises:
+        ExportError: ONNX Runtime can't load the model.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = f"{folder}/folded.onnx"
+        try:
+            onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime has no root of its own
+            raise ExportError(f"the model's shapes cannot be inferred: {error}") from error
+        return onnx.load(options.optimized_model_filepath)
 
 
 def _set_size(model: onnx.ModelProto, size: tuple[int, int]) -> int:
@@ -73,18 +108,15 @@ def _node_macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
         if kind in ("QuantizeLinear", "DequantizeLinear"):
             return 0
         raise ExportError(f"the operator {kind} of {node.domain or 'ONNX'} cannot be counted")
-    try:
-        if kind in _CONVOLUTIONS:
-            weights = shapes[node.input[_CONVOLUTIONS[kind]]]
-            return prod(shapes[node.output[0]]) * prod(weights[1:])
-        if kind == "ConvTranspose":
-            return prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
-        if kind == "Gemm":
-            flags = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            depth = shapes[node.input[0]][0 if flags.get("transA") else 1]
-            return prod(shapes[node.output[0]]) * depth
-        if kind in _PRODUCTS:
-            return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
-    except KeyError as error:
-        raise ExportError(f"the shape of {error} at the {kind} cannot be inferred") from error
+    if kind in _CONVOLUTIONS:
+        weights = shapes[node.input[_CONVOLUTIONS[kind]]]
+        return prod(shapes[node.output[0]]) * prod(weights[1:])
+    if kind == "ConvTranspose":
+        return prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
+    if kind == "Gemm":
+        flags = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        depth = shapes[node.input[0]][0 if flags.get("transA") else 1]
+        return prod(shapes[node.output[0]]) * depth
+    if kind in _PRODUCTS:
+        return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
     return 0

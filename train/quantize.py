@@ -25,7 +25,7 @@ from nst.infer.signature import INPUT_NAME
 Floats = NDArray[np.float32]
 
 # Nodes that move values and change none: they work on integers as they do on floats.
-_MOVES = frozenset({"Pad", "Resize", "Transpose", "Slice"})
+_MOVES = frozenset({"Pad", "Reshape", "Resize", "Slice", "Transpose"})
 # A wide convolution to few channels stays in float: integer kernels compute sixteen channels or
 # more at once, so Johnson's 9×9 to RGB takes twice as long in them, and a gigabyte.
 _FEW_CHANNELS, _WIDE = 8, 5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -54,11 +56,73 @@ def test_matches_a_plain_loop() -> None:
     torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-3)
 
 
+def folded(image: Tensor, w: dict[str, Tensor]) -> Tensor:
+    """The folded design, step by step; for sides that are multiples of four."""
+
+    def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        weight = w[f"{name}.weight"]
+        pad = 1 if weight.shape[-1] == 3 else 0
+        return F.conv2d(x, weight, w[f"{name}.bias"], stride, pad)
+
+    x = F.pad(image / 127.5 - 1, [2] * 4, mode="reflect")
+    x = F.relu(conv(x, "encoder.0.0", 4))
+    for i in range(len({k.split(".")[1] for k in w if k.startswith("residuals")})):
+        x = x + conv(F.relu(conv(x, f"residuals.{i}.body.0.0")), f"residuals.{i}.body.1.0")
+    x = F.relu(conv(x.repeat_interleave(2, 2).repeat_interleave(2, 3), "decoder.0.1.0"))
+    return F.pixel_shuffle(conv(x, "output"), 2) * 127.5 + 127.5
+
+
+def test_the_folded_design_matches_a_plain_loop() -> None:
+    torch.manual_seed(0)
+    network = TransformerNet(TransformerConfig(8, 2, "none", "folded", half=4)).double()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    image = torch.rand(2, 3, 44, 64, dtype=torch.float64) * 255
+    expected = folded(image, dict(network.state_dict()))
+    torch.testing.assert_close(network(image).double(), expected, rtol=1e-4, atol=1e-3)
+
+
+FOLDED = TransformerConfig(width=4, blocks=1, norm="none", design="folded")
+
+
 @settings(max_examples=20, deadline=None)
-@given(st.integers(32, 75), st.integers(32, 75), st.integers(1, 2))
-def test_keeps_any_size(height: int, width: int, batch: int) -> None:
-    network = TransformerNet(TransformerConfig(width=4, blocks=1))
+@given(st.integers(32, 75), st.integers(32, 75), st.integers(1, 2), st.booleans())
+def test_keeps_any_size(height: int, width: int, batch: int, fold: bool) -> None:
+    network = TransformerNet(FOLDED if fold else TransformerConfig(width=4, blocks=1))
     assert network(torch.zeros(batch, 3, height, width)).shape == (batch, 3, height, width)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(32, 60), st.integers(32, 60), st.integers(1, 12))
+def test_a_rim_is_reflected_and_cut_off(height: int, width: int, rim: int) -> None:
+    torch.manual_seed(0)
+    network = TransformerNet(TransformerConfig(width=4, blocks=1)).eval()
+    image = torch.rand(1, 3, height, width) * 255
+    with torch.no_grad():
+        expected = network(F.pad(image, [rim] * 4, mode="reflect"))
+        got = network(image, rim)
+    torch.testing.assert_close(got, expected[..., rim : rim + height, rim : rim + width])
+
+
+def test_the_folded_design_reflects_but_once() -> None:
+    """The first kernel's margin lies beyond the rim, and is the image's reflection as the rim is."""
+    torch.manual_seed(0)
+    network = TransformerNet(FOLDED).eval()
+    image = torch.rand(1, 3, 40, 48) * 255
+    wide = F.pad(image, [8 + 2] * 4, mode="reflect") / 127.5 - 1
+    with torch.no_grad():
+        x = network.residuals(network.encoder(wide))
+        x = network.shuffle(network.output(network.decoder(x)))[..., 8:-8, 8:-8]
+        torch.testing.assert_close(network(image, 8), x * 127.5 + 127.5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"width": 0}, {"half": 0}, {"norm": "group"}, {"design": "unet"}, {"design": "folded"}],
+)
+def test_bad_configs(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"choose|give"):
+        TransformerConfig(**wrong)
 
 
 def test_quality_is_johnsons_size() -> None:

@@ -31,11 +31,18 @@ def network(config: TransformerConfig | None = None) -> TransformerNet:
 
 
 @pytest.mark.parametrize("shape", [(1, 256, 256), (1, 480, 640), (1, 333, 517), (3, 64, 70)])
-@pytest.mark.parametrize("preset", ["quality"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        PRESETS["quality"],
+        TransformerConfig(width=16, design="folded", norm="none"),
+        TransformerConfig(width=8, half=4, design="folded", norm="batch"),
+    ],
+)
 def test_parity_on_photographs(
-    tmp_path: Path, preset: str, shape: tuple[int, int, int], photograph: Array
+    tmp_path: Path, config: TransformerConfig, shape: tuple[int, int, int], photograph: Array
 ) -> None:
-    net = network(PRESETS[preset])
+    net = network(config)
     export_onnx(net, tmp_path / "a.onnx", {})
     batch, height, width = shape
     big = np.tile(photograph, (6, 6, 1))[:height, :width]

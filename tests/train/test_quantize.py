@@ -19,7 +19,7 @@ from torch import nn
 from nst.errors import ExportError, UsageError
 from nst.images import Array, resize_image
 from nst.infer.session import Stylizer
-from nst.models.config import Norm
+from nst.models.config import Design, Norm
 from nst.models.transformer import TransformerConfig, TransformerNet
 from nst.train import quantize
 from nst.train.export import Exported, export_precisions
@@ -27,17 +27,17 @@ from nst.train.graph import transformer_graph
 from nst.train.quantize import to_fp16, to_int8
 
 
-def network(norm: Norm, photographs: Sequence[Array]) -> TransformerNet:
+def network(norm: Norm, photographs: Sequence[Array], design: Design = "johnson") -> TransformerNet:
     """Random weights; statistics of batch normalisation that fit the photographs."""
     torch.manual_seed(0)
-    net = TransformerNet(TransformerConfig(width=16, blocks=2, norm=norm))
+    net = TransformerNet(TransformerConfig(width=16, blocks=2, norm=norm, design=design))
     for module in net.modules():
         if isinstance(module, nn.InstanceNorm2d | nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1, 0.2)
             nn.init.normal_(module.bias, 0, 0.2)
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # plain averages
-    nn.init.normal_(net.output.weight, std=0.05)
+    nn.init.normal_(net.output.weight, std=0.5 if norm == "none" else 0.05)
     with torch.no_grad():
         for photograph in photographs:
             net(torch.tensor(photograph).permute(2, 0, 1)[None].float())
@@ -88,10 +88,34 @@ def test_a_wide_last_convolution_stays_in_float(
     assert kinds["Cast"] == 1
 
 
-@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_the_folded_design_is_convolutions_of_integers(
+    tmp_path: Path, photographs: list[Array]
+) -> None:
+    model = to_int8(transformer_graph(network("none", photographs, "folded")), photographs)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = optimized_kinds(model, tmp_path)
+    assert kinds["QLinearConv"] == 1 + 2 * 2 + 2
+    assert kinds["QLinearAdd"] == 2
+    assert kinds["Transpose"] == 2  # blocks of pixels into channels, and back
+    assert not kinds.keys() & {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Cast",
+        "Conv",
+        "Relu",
+        "Resize",
+    }
+
+
+@pytest.mark.parametrize(
+    ("design", "norm"),
+    [("johnson", "instance"), ("johnson", "batch"), ("folded", "batch"), ("folded", "none")],
+)
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_close_to_fp32(norm: Norm, precision: str, photographs: list[Array]) -> None:
-    reference = transformer_graph(network(norm, photographs))
+def test_close_to_fp32(
+    design: Design, norm: Norm, precision: str, photographs: list[Array]
+) -> None:
+    reference = transformer_graph(network(norm, photographs, design))
     half = precision == "fp16"
     small = to_fp16(reference) if half else to_int8(reference, photographs)
     assert len(small.SerializeToString()) < (0.55 if half else 0.35) * reference.ByteSize()

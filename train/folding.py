@@ -1,0 +1,85 @@
+"""Convolutions rewritten as others that compute the same, cheaper to run."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from nst.models.layers import ConvLayer
+
+
+def take_apart(
+    layer: nn.Module,
+) -> tuple[nn.Conv2d, Tensor, Tensor | None, list[nn.Module]]:
+    """(convolution, its weight and bias with batch normalisation folded in, what follows)."""
+    assert isinstance(layer, ConvLayer)
+    convolution, *rest = layer
+    assert isinstance(convolution, nn.Conv2d)
+    if rest and isinstance(rest[0], nn.BatchNorm2d):
+        return convolution, *fold(convolution, rest[0]), rest[1:]
+    return convolution, convolution.weight, convolution.bias, rest
+
+
+def fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution with the batch normalisation after it folded in.
+
+    That normalisation is taken in evaluation mode: with its running statistics.
+    """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    bias = convolution.bias
+    mean = norm.running_mean if bias is None else norm.running_mean - bias
+    return convolution.weight * scale.view(-1, 1, 1, 1), norm.bias - mean * scale
+
+
+def blocks_as_channels(weight: Tensor, grid: int) -> Tensor:
+    """A convolution of stride `grid` as one of stride 1 on blocks of grid × grid pixels.
+
+    Args:
+        weight: [O, C, K, K], K a multiple of `grid`.
+
+    Returns:
+        [O, grid·grid·C, K / grid, K / grid]; the pixels of a block row by row, C innermost.
+    """
+    outputs, inputs, side, _ = weight.shape
+    blocks = side // grid
+    x = weight.reshape(outputs, inputs, blocks, grid, blocks, grid)
+    return x.permute(0, 3, 5, 1, 2, 4).reshape(outputs, -1, blocks, blocks)
+
+
+def phases_as_channels(weight: Tensor, *, upsampled: bool = False) -> Tensor:
+    """A 3×3 convolution at twice the resolution as a 3×3 one on 2×2 blocks.
+
+    Args:
+        weight: [O, C, 3, 3].
+        upsampled: its input was enlarged from the blocks' resolution by nearest neighbour, and is
+            read from there.
+
+    Returns:
+        [4·O, 4·C, 3, 3], or [4·O, C, 3, 3] if `upsampled`; the four pixels of a block outermost.
+    """
+    outputs, inputs = weight.shape[:2]
+    result = weight.new_zeros(2, 2, outputs, 2, 2, inputs, 3, 3)
+    for y, x, i, j in itertools.product(range(2), range(2), range(3), range(3)):
+        # Row y of a block sees row y + i - 1: of this block, or of one beside it.
+        (down, from_y), (right, from_x) = divmod(y + i - 1, 2), divmod(x + j - 1, 2)
+        result[y, x, :, from_y, from_x, :, down + 1, right + 1] += weight[:, :, i, j]
+    if upsampled:
+        return result.sum((3, 4)).reshape(4 * outputs, inputs, 3, 3)
+    return result.reshape(4 * outputs, 4 * inputs, 3, 3)
+
+
+def pixels_in_order(values: Tensor) -> Tensor:
+    """Outputs of `phases_as_channels`, 12 for each phase as PixelShuffle(2) takes them, as pixels.
+
+    Args:
+        values: [48, …], by row and column of the phase, colour, row and column within.
+
+    Returns:
+        [48, …], by row and column of a 4×4 block, colour innermost.
+    """
+    split = values.reshape(2, 2, 3, 2, 2, *values.shape[1:])
+    return split.transpose(2, 4).transpose(1, 3).transpose(2, 3).reshape(values.shape)
