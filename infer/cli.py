@@ -54,9 +54,17 @@ def image_command(
             say(f"note: {note}")
         if not quiet:
             say(f"style {stylizer.name} on {stylizer.provider}")
-        for source, target in bar.track(jobs, description="repainting"):
+        task = bar.add_task("repainting", total=len(jobs))
+        for number, (source, target) in enumerate(jobs):
+
+            def report(done: int, tiles: int, before: int = number) -> None:
+                bar.update(task, completed=before + done / tiles)
+
+            bar.update(task, completed=number)
             try:
-                done = repaint_file(stylizer, source, target, strength=strength, quality=quality)
+                done = repaint_file(
+                    stylizer, source, target, strength=strength, quality=quality, report=report
+                )
             except NstError as error:
                 if debug:
                     raise

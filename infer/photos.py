@@ -19,6 +19,7 @@ from nst.images import (
     save_image,
 )
 from nst.infer.session import Stylizer
+from nst.infer.tiles import Report
 
 PIPE = "-"
 
@@ -71,16 +72,25 @@ def plan_outputs(inputs: Sequence[str], out: str) -> list[tuple[str, str]]:
 
 
 def repaint_file(
-    stylizer: Stylizer, source: str, target: str, *, strength: float = 1.0, quality: int = 95
+    stylizer: Stylizer,
+    source: str,
+    target: str,
+    *,
+    strength: float = 1.0,
+    quality: int = 95,
+    report: Report | None = None,
 ) -> Repainted:
     """Repaint one image file (or `-`, the standard input) into another (or standard output, PNG).
+
+    Args:
+        report: called after each piece of a large image with how many are done, and of how many.
 
     Raises:
         ImageError: the source can't be read. NstError: the target can't be written.
     """
     picture = load_picture(sys.stdin.buffer.read() if source == PIPE else source)
     start = time.perf_counter()
-    stylized = stylizer(picture.image, strength)
+    stylized = stylizer(picture.image, strength, report)
     seconds = time.perf_counter() - start
     if target == PIPE:
         data = encode_image(stylized, ".png", alpha=picture.alpha, exif=picture.exif)

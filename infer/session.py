@@ -20,6 +20,7 @@ from nst.images import Array
 from nst.infer.limits import quota_threads
 from nst.infer.providers import open_session, reason
 from nst.infer.signature import SMALLEST_SIDE, Signature, read_signature
+from nst.infer.tiles import Report, repaint_tiles
 
 __all__ = ["Stylizer", "check_strength"]
 
@@ -81,12 +82,19 @@ class Stylizer:
         """`fp32`, `fp16`, `int8`, or `unknown` for a file of another maker."""
         return self.metadata.get("precision", "unknown")
 
-    def __call__(self, image: Array, strength: float = 1.0) -> Array:
-        """Repaint.
+    @property
+    def reach(self) -> int | None:
+        """Pixels around one on which its result depends; None for the whole image, or unknown."""
+        reach = self.metadata.get("reach", "")
+        return int(reach) if reach.isascii() and reach.isdigit() else None
+
+    def __call__(self, image: Array, strength: float = 1.0, report: Report | None = None) -> Array:
+        """Repaint; large images in pieces, where that changes no pixel.
 
         Args:
             image: uint8 RGB, [H, W, 3] or a batch [N, H, W, 3].
             strength: 0 gives the image back, 1 the full style.
+            report: called after each piece with how many are done, and of how many.
 
         Returns:
             The same shape, uint8 RGB.
@@ -100,7 +108,10 @@ class Stylizer:
             )
         if strength == 0 and self._run_session is not None:
             return image.copy()
-        stylized = self._repaint(np.ascontiguousarray(batch))
+        if self.reach is None or not self.signature.native:
+            stylized = self._repaint(batch)
+        else:
+            stylized = repaint_tiles(self._repaint, batch, self.reach, report)
         if strength < 1:
             blend = cv2.addWeighted(stylized, strength, batch, 1 - strength, 0)
             stylized = np.asarray(blend, np.uint8)
@@ -127,6 +138,7 @@ class Stylizer:
             raise NstError(f"{self._name} is closed: make a new Stylizer")
         height, width = batch.shape[1:3]
         down, right = max(0, SMALLEST_SIDE - height), max(0, SMALLEST_SIDE - width)
+        batch = np.ascontiguousarray(batch)
         if down or right:
             batch = np.pad(batch, ((0, 0), (0, down), (0, right), (0, 0)), "edge")
         try:

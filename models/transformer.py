@@ -69,6 +69,17 @@ class TransformerNet(nn.Module):
         self.shuffle = nn.PixelShuffle(2)
         self.margin, self.grid = 2, 4
 
+    @property
+    def reach(self) -> int | None:
+        """Pixels around one on which its result depends; None for the whole image."""
+        if self.config.norm == "instance":
+            return None
+        if self.config.design == "johnson":
+            return 4 + 2 + 4 + 8 * self.config.blocks + 4 + 2 + 4 + 4
+        # Of blocks: one for each 3×3 convolution; of pixels: the first kernel's, and those of the
+        # block itself.
+        return 4 * (2 * self.config.blocks + 2) + 2 + 3
+
     def forward(self, image: Tensor, rim: int = 0) -> Tensor:
         """Repaint; with `rim`, as the middle of an image that is reflected so many pixels out."""
         height, width = image.shape[-2:]

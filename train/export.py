@@ -160,6 +160,8 @@ def export_precisions(
     for precision, path in targets.items():
         about = {"network": network_config, "precision": precision, "opset": str(OPSET)}
         about["macs_per_pixel"] = f"{macs:.1f}"
+        if network.reach is not None:
+            about["reach"] = str(network.reach)
         model, result = reference, Exported(path, precision)
         if precision != "fp32":
             half = precision == "fp16"

@@ -105,7 +105,7 @@ def test_a_rim_is_reflected_and_cut_off(height: int, width: int, rim: int) -> No
 
 
 def test_the_folded_design_reflects_but_once() -> None:
-    """The first kernel's margin lies beyond the rim, and is the image's reflection as the rim is."""
+    """The margin of the first kernel lies beyond the rim, and is the image reflected, too."""
     torch.manual_seed(0)
     network = TransformerNet(FOLDED).eval()
     image = torch.rand(1, 3, 40, 48) * 255

@@ -1,0 +1,80 @@
+"""Repainting a large image piece by piece, with the very pixels that the whole would give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from nst.images import Array
+
+SIDE = 1536  # of the pieces that are kept; with some 60 pixels around, below 1 GB for any preset
+GRID = 4  # the networks work on blocks of 4×4 pixels, which must lie as they do in the whole
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A piece of an image, as slices of rows and columns.
+
+    Attributes:
+        source: what the network sees, a margin of the network's reach included.
+        inner: what is right in its result.
+        target: where that belongs in the whole.
+    """
+
+    source: tuple[slice, slice]
+    inner: tuple[slice, slice]
+    target: tuple[slice, slice]
+
+
+def tiles(size: tuple[int, int], reach: int, side: int | None = None) -> list[Tile]:
+    """Cut (height, width) into pieces of about one size, at most `side` high and wide.
+
+    Args:
+        reach: how many pixels around one its result depends on.
+        side: None for `SIDE`.
+    """
+    rows, columns = (list(_pieces(length, reach, side or SIDE)) for length in size)
+    return [
+        Tile(*((down, right) for down, right in zip(row, column, strict=True)))
+        for row in rows
+        for column in columns
+    ]
+
+
+def repaint_tiles(
+    repaint: Callable[[Array], Array],
+    batch: Array,
+    reach: int,
+    report: Report | None = None,
+    side: int | None = None,
+) -> Array:
+    """Repaint uint8 [N, H, W, 3] in `tiles`.
+
+    Args:
+        report: called after each with how many are done, and of how many.
+    """
+    plan = tiles(batch.shape[1:3], reach, side)
+    if len(plan) == 1:
+        return repaint(batch)
+    stylized = np.empty_like(batch)
+    for done, tile in enumerate(plan, 1):
+        stylized[:, *tile.target] = repaint(batch[:, *tile.source])[:, *tile.inner]
+        if report is not None:
+            report(done, len(plan))
+    return stylized
+
+
+def _pieces(length: int, reach: int, side: int) -> Iterator[tuple[slice, slice, slice]]:
+    """(source, inner, target) along one axis."""
+    reach += -reach % GRID
+    count = -(-length // side)
+    step = -(-length // (count * GRID)) * GRID
+    for start in range(0, length, step):
+        stop = min(length, start + step)
+        before, after = max(0, start - reach), min(length, stop + reach)
+        inner = slice(start - before, stop - before)
+        yield slice(before, after), inner, slice(start, stop)

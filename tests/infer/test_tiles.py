@@ -1,0 +1,102 @@
+"""Tiles: the same pixels as the whole, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nst.images import Array
+from nst.infer import tiles as tiles_module
+from nst.infer.session import Stylizer
+from nst.infer.tiles import GRID, repaint_tiles, tiles
+from nst.models.config import PRESETS
+from nst.models.transformer import TransformerConfig, TransformerNet
+from nst.train.export import export_precisions
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(st.integers(1, 300), st.integers(1, 300)), st.integers(0, 40), st.integers(8, 120))
+def test_tiles_cover_every_pixel_once(size: tuple[int, int], reach: int, side: int) -> None:
+    image = np.arange(size[0] * size[1], dtype=np.int64).reshape(size)
+    seen = np.full(size, -1)
+    for tile in tiles(size, reach, side):
+        assert (seen[tile.target] == -1).all()
+        seen[tile.target] = image[tile.source][tile.inner]
+        for source, target, length in zip(tile.source, tile.target, size, strict=True):
+            assert target.stop - target.start <= side + GRID
+            assert source.start % GRID == 0  # the blocks lie as they do in the whole
+            assert source.start == 0 or target.start - source.start >= reach
+            assert source.stop == length or source.stop - target.stop >= reach
+    np.testing.assert_array_equal(seen, image)
+
+
+def loud(config: TransformerConfig) -> TransformerNet:
+    """Random weights under which every pixel counts at every pixel in reach."""
+    torch.manual_seed(1)
+    net = TransformerNet(config)
+    for parameter in net.parameters():
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, mean=0.3, std=0.3)
+    torch.nn.init.normal_(net.output.weight, std=0.3)
+    return net.eval()
+
+
+CONFIGS = {
+    "folded": TransformerConfig(32, 3, "none", "folded"),
+    "folded, batch": TransformerConfig(16, 2, "batch", "folded"),
+    "johnson, batch": TransformerConfig(8, 2, "batch"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_reach_is_told_as_it_is(name: str) -> None:
+    """Nothing beyond it counts, and it is not much too wide."""
+    network = loud(CONFIGS[name]).double()
+    assert network.reach is not None
+    image = torch.rand(1, 3, 180, 180, dtype=torch.float64) * 255
+    farthest = 0
+    with torch.no_grad():
+        before = network(image, 8)
+        for y in range(88, 92):  # each place in a block
+            changed = image.clone()
+            changed[..., y, y] = 255 - changed[..., y, y]
+            rows = (network(changed, 8) != before).any(1)[0].nonzero()
+            farthest = max(farthest, int((rows - y).abs().max()))
+    assert network.reach - 12 <= farthest <= network.reach
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_tiled_is_whole(name: str, precision: str, tmp_path: Path, photograph: Array) -> None:
+    path = tmp_path / "a.onnx"
+    export_precisions(loud(CONFIGS[name]), {precision: path}, {}, calibration=lambda: [photograph])
+    big = np.tile(photograph, (4, 3, 1))[:301, :330]
+    batch = np.stack([big, big[::-1]])
+    with Stylizer(path, provider="cpu") as stylizer:
+        assert stylizer.reach == loud(CONFIGS[name]).reach
+        whole = stylizer(batch)
+        reports: list[tuple[int, int]] = []
+        tiled = repaint_tiles(
+            stylizer._repaint, batch, stylizer.reach, lambda *r: reports.append(r), side=100
+        )
+    np.testing.assert_array_equal(tiled, whole)
+    assert whole.std() > 20
+    assert reports == [(n, 16) for n in range(1, 17)]
+
+
+def test_large_images_go_in_tiles_by_themselves(
+    tmp_path: Path, photograph: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles_module, "SIDE", 64)
+    reports: list[tuple[int, int]] = []
+    for config, expected in ((CONFIGS["folded"], 4), (PRESETS["quality"], 0)):
+        export_precisions(loud(config), {"fp32": tmp_path / "a.onnx"}, {}, calibration=lambda: [])
+        reports.clear()
+        with Stylizer(tmp_path / "a.onnx", provider="cpu") as stylizer:
+            stylizer(photograph[:96, :128], report=lambda *r: reports.append(r))
+        assert len(reports) == expected
