@@ -338,11 +338,11 @@ class Memory:
         self.seen: list[int] = []
         forward = TransformerNet.forward
 
-        def limited(network: TransformerNet, image: Tensor) -> Tensor:
+        def limited(network: TransformerNet, image: Tensor, rim: int = 0) -> Tensor:
             self.seen.append(len(image))
             if network.training and len(image) > most:
                 raise error
-            return forward(network, image)
+            return forward(network, image, rim)
 
         monkeypatch.setattr(TransformerNet, "forward", limited)
 
