@@ -7,22 +7,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from small_runs import make_small, small_run
 from torch import Tensor
 
-from nst.config import ObjectiveConfig
 from nst.errors import NstError
 from nst.images import Array
 from nst.infer.session import Stylizer
-from nst.models import config as presets
-from nst.models.config import TransformerConfig
 from nst.train import loop as loop_module
-from nst.train import score as scoring
 from nst.train import trainer as trainer_module
 from nst.train.checkpoint import load_checkpoint
 from nst.train.config import TrainConfig
@@ -30,31 +28,12 @@ from nst.train.config_file import save_config
 from nst.train.loop import Loop
 from nst.train.trainer import TrainProgress, TrainResult, resume_style, train_style
 
-SMALL = TransformerConfig(width=4, blocks=1)
+options = partial(small_run, steps=30, save_every=0.0)
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "SIDE", 64)  # of the photographs that every run is judged on
-    monkeypatch.setitem(presets.PRESETS, "small", SMALL)
-
-
-def options(style: Path, out: Path, /, **more: object) -> TrainConfig:
-    chosen: dict[str, object] = {
-        "style": (style,),
-        "out": out,
-        "preset": "small",
-        "size": 64,
-        "batch_size": 2,
-        "steps": 30,
-        "device": "cpu",
-        "objective": ObjectiveConfig(style_size=64),
-        "learning_rate": 2e-3,
-        "samples": 0,
-        "save_every": 0.0,
-        "score": False,
-    }
-    return TrainConfig(**{**chosen, **more})  # type: ignore[arg-type]
+    make_small(monkeypatch)
 
 
 def weights(result: TrainResult) -> dict[str, Tensor]:
@@ -206,8 +185,7 @@ def test_a_resume_that_fails_takes_nothing_away(
         resume_style(run)
     assert {path: path.read_bytes() for path in run.glob("checkpoints/*")} == before
     monkeypatch.undo()
-    monkeypatch.setitem(presets.PRESETS, "small", SMALL)
-    monkeypatch.setattr(scoring, "SIDE", 64)
+    make_small(monkeypatch)
     assert resume_style(run).steps == 5
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from small_runs import make_small, small_run
 
 from nst.config import ObjectiveConfig
 from nst.errors import ModelError, NstError
@@ -15,12 +17,8 @@ from nst.gatys import optimize_batch
 from nst.images import Array, load_image, resize_short, save_image
 from nst.infer.session import Stylizer
 from nst.losses import build_objective
-from nst.models import config as presets
-from nst.models.config import TransformerConfig
-from nst.train import score as scoring
 from nst.train import teacher as teacher_module
 from nst.train.checkpoint import load_checkpoint
-from nst.train.config import TrainConfig
 from nst.train.data import BuiltinContent
 from nst.train.distributed import ALONE
 from nst.train.run_log import read_log
@@ -30,30 +28,12 @@ from nst.train.trainer import TrainProgress, resume_style, train_style
 CPU = torch.device("cpu")
 
 
+options = partial(small_run, steps=4, save_every=0.0, teacher_images=3, teacher_iterations=4)
+
+
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "SIDE", 64)  # of the photographs that every run is judged on
-    monkeypatch.setitem(presets.PRESETS, "small", TransformerConfig(width=4, blocks=1))
-
-
-def options(style: Path, out: Path, /, **more: object) -> TrainConfig:
-    chosen: dict[str, object] = {
-        "style": (style,),
-        "out": out,
-        "preset": "small",
-        "size": 64,
-        "batch_size": 2,
-        "steps": 4,
-        "device": "cpu",
-        "objective": ObjectiveConfig(style_size=64),
-        "learning_rate": 2e-3,
-        "samples": 0,
-        "save_every": 0.0,
-        "score": False,
-        "teacher_images": 3,
-        "teacher_iterations": 4,
-    }
-    return TrainConfig(**{**chosen, **more})  # type: ignore[arg-type]
+    make_small(monkeypatch)
 
 
 def test_the_optimizer_paints_once_and_teaches(

@@ -6,47 +6,30 @@ import hashlib
 import json
 import os
 from collections import deque
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small_runs import make_small, small_run
 
 from nst.config import ObjectiveConfig
 from nst.errors import ImageError, NstError, UsageError
 from nst.images import load_image
 from nst.infer.session import Stylizer
-from nst.models import config as presets
 from nst.models.config import TransformerConfig
 from nst.train import run
-from nst.train import score as scoring
 from nst.train.checkpoint import load_checkpoint
-from nst.train.config import TrainConfig
 from nst.train.loop import DEFAULTS, Budget, Loop, schedule
 from nst.train.trainer import TrainProgress, train_style
+
+options = partial(small_run, steps=40)
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "SIDE", 64)  # of the photographs that every run is judged on
-    monkeypatch.setitem(presets.PRESETS, "small", TransformerConfig(width=8, blocks=1))
-
-
-def options(style: Path, out: Path | None, /, **more: object) -> TrainConfig:
-    chosen: dict[str, object] = {
-        "style": (style,),
-        "out": out,
-        "preset": "small",
-        "size": 64,
-        "batch_size": 2,
-        "steps": 40,
-        "device": "cpu",
-        "objective": ObjectiveConfig(style_size=64),
-        "learning_rate": 2e-3,
-        "samples": 0,
-        "score": False,
-    }
-    return TrainConfig(**{**chosen, **more})  # type: ignore[arg-type]
+    make_small(monkeypatch, TransformerConfig(width=8, blocks=1))
 
 
 def test_learns_and_leaves_model_checkpoint_and_preview(tmp_path: Path, style_path: Path) -> None:

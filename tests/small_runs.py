@@ -1,0 +1,38 @@
+"""Trainings small enough for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nst.config import ObjectiveConfig
+from nst.models import config as presets
+from nst.models.config import TransformerConfig
+from nst.train import score as scoring
+from nst.train.config import TrainConfig
+
+SMALL = TransformerConfig(width=4, blocks=1)
+
+
+def make_small(monkeypatch: pytest.MonkeyPatch, network: TransformerConfig = SMALL) -> None:
+    """Add the preset `small`, and judge runs on small photographs."""
+    monkeypatch.setattr(scoring, "SIDE", 64)
+    monkeypatch.setitem(presets.PRESETS, "small", network)
+
+
+def small_run(style: Path, out: Path | None, /, **more: object) -> TrainConfig:
+    """Options of a training with the preset `small`, quiet but for what `more` asks for."""
+    chosen: dict[str, object] = {
+        "style": (style,),
+        "out": out,
+        "preset": "small",
+        "size": 64,
+        "batch_size": 2,
+        "device": "cpu",
+        "objective": ObjectiveConfig(style_size=64),
+        "learning_rate": 2e-3,
+        "samples": 0,
+        "score": False,
+    }
+    return TrainConfig(**{**chosen, **more})  # type: ignore[arg-type]
