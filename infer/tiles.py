@@ -9,7 +9,7 @@ import numpy as np
 
 from nst.images import Array
 
-SIDE = 1536  # of the pieces that are kept; with some 60 pixels around, below 1 GB for any preset
+SIDE = 1536  # of the pieces that are kept; one takes a folded network of 64 channels about 1 GB
 GRID = 4  # the networks work on blocks of 4×4 pixels, which must lie as they do in the whole
 
 Report = Callable[[int, int], None]

@@ -75,7 +75,8 @@ class TransformerNet(nn.Module):
         if self.config.norm == "instance":
             return None
         if self.config.design == "johnson":
-            return 4 + 2 + 4 + 8 * self.config.blocks + 4 + 2 + 4 + 4
+            # Half of each kernel times its stride, and what upsampling adds by rounding.
+            return 24 + 8 * self.config.blocks
         # Of blocks: one for each 3×3 convolution; of pixels: the first kernel's, and those of the
         # block itself.
         return 4 * (2 * self.config.blocks + 2) + 2 + 3

@@ -82,4 +82,4 @@ def pixels_in_order(values: Tensor) -> Tensor:
         [48, …], by row and column of a 4×4 block, colour innermost.
     """
     split = values.reshape(2, 2, 3, 2, 2, *values.shape[1:])
-    return split.transpose(2, 4).transpose(1, 3).transpose(2, 3).reshape(values.shape)
+    return split.permute(0, 3, 1, 4, 2, *range(5, split.ndim)).reshape(values.shape)

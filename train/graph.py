@@ -68,13 +68,17 @@ class GraphBuilder:
         )
 
     def bytes(self, x: str) -> str:
+        """Floats as pixels: clipped, rounded, uint8."""
         x = self.add("Clip", [x, self.constant(np.float32(0)), self.constant(np.float32(255))])
         return self.add("Cast", [self.add("Round", [x])], to=TensorProto.UINT8)
 
-    def swap(self, x: str, shape: Sequence[str]) -> str:
+    def view(self, x: str, *shape: str) -> str:
+        """`x` in another shape, given in parts that are computed."""
+        return self.add("Reshape", [x, self.add("Concat", shape, axis=0)])
+
+    def swap(self, x: str, *shape: str) -> str:
         """View `x` in a `shape` of four axes, then exchange the middle ones."""
-        x = self.add("Reshape", [x, self.add("Concat", shape, axis=0)])
-        return self.add("Transpose", [x], perm=[0, 2, 1, 3])
+        return self.add("Transpose", [self.view(x, *shape)], perm=[0, 2, 1, 3])
 
     def instance_norm(self, x: str, layer: nn.InstanceNorm2d) -> str:
         inputs = [x, self.constant(_array(layer.weight)), self.constant(_array(layer.bias))]
@@ -174,17 +178,15 @@ def _folded(graph: GraphBuilder, network: TransformerNet, sides: str) -> str:
         return graph.constant(np.array(values))
 
     # Blocks of grid × grid pixels that cover the image and its margins, by height and width.
-    reach = graph.add("Add", [sides, number(2 * margin + grid - 1)])
-    blocks = graph.add("Div", [reach, number(grid)])
+    rounded = graph.add("Add", [sides, number(2 * margin + grid - 1)])
+    blocks = graph.add("Div", [rounded, number(grid)])
     covered = graph.add("Mul", [blocks, number(grid)])
     after = graph.add("Sub", [graph.add("Sub", [covered, sides]), number(margin)])
     pads = graph.add("Concat", [number(0, margin, margin, 0, 0), after, number(0)], axis=0)
     x = graph.add("Pad", [INPUT_NAME, pads], mode="reflect")
     across = graph.add("Gather", [blocks, number(1)])
-    x = graph.swap(x, [number(-1, grid), across, number(3 * grid)])
-    x = graph.add(
-        "Reshape", [x, graph.add("Concat", [number(-1), blocks, number(3 * grid**2)], axis=0)]
-    )
+    x = graph.swap(x, number(-1, grid), across, number(3 * grid))
+    x = graph.view(x, number(-1), blocks, number(3 * grid**2))
     x = graph.add("Transpose", [x], perm=[0, 3, 1, 2])
     x = graph.add("Cast", [x], to=TensorProto.FLOAT)
 
@@ -210,9 +212,8 @@ def _folded(graph: GraphBuilder, network: TransformerNet, sides: str) -> str:
     # The first kernel is two blocks wide, so one block fewer comes out.
     fewer = graph.add("Sub", [blocks, number(1)])
     across = graph.add("Gather", [fewer, number(1)])
-    x = graph.swap(x, [number(-1), across, number(grid, 3 * grid)])
-    pixels = graph.add("Mul", [fewer, number(grid)])
-    return graph.add("Reshape", [x, graph.add("Concat", [number(-1), pixels, number(3)], axis=0)])
+    x = graph.swap(x, number(-1), across, number(grid, 3 * grid))
+    return graph.view(x, number(-1), graph.add("Mul", [fewer, number(grid)]), number(3))
 
 
 def _for_bytes(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
