@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,10 +20,18 @@ from nst.errors import ModelError, NstError, UsageError
 from nst.images import Array
 from nst.infer.limits import quota_threads
 from nst.infer.providers import open_session, reason
-from nst.infer.signature import SMALLEST_SIDE, Signature, read_signature
-from nst.infer.tiles import Report, repaint_tiles
+from nst.infer.signature import (
+    HELD_NAME,
+    SMALLEST_SIDE,
+    STATISTICS_NAME,
+    Signature,
+    read_signature,
+)
+from nst.infer.tiles import Report, repaint_tiles, thumbnail, tiles
 
-__all__ = ["Stylizer", "check_strength"]
+__all__ = ["Statistics", "Stylizer", "check_strength"]
+
+Statistics = NDArray[np.float32]
 
 
 class Stylizer:
@@ -108,14 +117,31 @@ class Stylizer:
             )
         if strength == 0 and self._run_session is not None:
             return image.copy()
-        if self.reach is None or not self.signature.native:
+        reach = self.reach if self.signature.native else None
+        if reach is None or len(tiles(batch.shape[1:3], reach)) == 1:
             stylized = self._repaint(batch)
         else:
-            stylized = repaint_tiles(self._repaint, batch, self.reach, report)
+            stylized = self._in_tiles(batch, reach, report)
         if strength < 1:
             blend = cv2.addWeighted(stylized, strength, batch, 1 - strength, 0)
             stylized = np.asarray(blend, np.uint8)
         return stylized[0] if single else stylized
+
+    def statistics(self, image: Array) -> Statistics | None:
+        """What the network takes from a frame as a whole, from its thumbnail.
+
+        Args:
+            image: uint8 [H, W, 3] RGB.
+
+        Returns:
+            float32 [1, K, 2], the means and the deviations of K channels; None if it takes none.
+        """
+        if not self.signature.statistics:
+            return None
+        found: Statistics = self._runner()(
+            self.signature, thumbnail(image)[None], fetch=STATISTICS_NAME
+        )
+        return found
 
     def close(self) -> None:
         """Release the session and its memory; calls fail from then on, those under way finish."""
@@ -132,10 +158,30 @@ class Stylizer:
     ) -> None:
         self.close()
 
-    def _repaint(self, batch: Array) -> Array:
+    def _runner(self) -> _Runner:
         run = self._run_session  # another thread may close us meanwhile
         if run is None:
             raise NstError(f"{self._name} is closed: make a new Stylizer")
+        return run
+
+    def _in_tiles(
+        self, batch: Array, reach: int, report: Report | None, side: int | None = None
+    ) -> Array:
+        """Repaint uint8 [N, H, W, 3] in tiles, under the statistics of each image as a whole."""
+        done: list[Array] = []
+        count = len(batch) * len(tiles(batch.shape[1:3], reach, side))
+
+        def step(part: int, parts: int) -> None:
+            if report is not None:
+                report(len(done) * parts + part, count)
+
+        for image in batch:
+            repaint = partial(self._repaint, held=self.statistics(image))
+            done.append(repaint_tiles(repaint, image[None], reach, step, side))
+        return np.concatenate(done)
+
+    def _repaint(self, batch: Array, held: Statistics | None = None) -> Array:
+        run = partial(self._runner(), held=held)
         height, width = batch.shape[1:3]
         down, right = max(0, SMALLEST_SIDE - height), max(0, SMALLEST_SIDE - width)
         batch = np.ascontiguousarray(batch)
@@ -157,6 +203,7 @@ class Stylizer:
             session.get_inputs(),
             session.get_outputs(),
             lambda signature, batch: run(signature, signature.encode(batch)),
+            session.get_overridable_initializers(),
         )
 
     def _probe(self, session: onnxruntime.InferenceSession) -> None:
@@ -171,10 +218,23 @@ class _Runner:
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
 
-    def __call__(self, signature: Signature, x: NDArray[Any]) -> NDArray[Any]:
-        output: NDArray[Any] = self._session.run(
-            [signature.output_name], {signature.input_name: x}
-        )[0]
+    def __call__(
+        self,
+        signature: Signature,
+        x: NDArray[Any],
+        held: Statistics | None = None,
+        fetch: str | None = None,
+    ) -> NDArray[Any]:
+        """Run on `x`.
+
+        Args:
+            held: statistics to use in place of the frame's own.
+            fetch: name of the output that is wanted; None for the image.
+        """
+        feed = {signature.input_name: x}
+        if held is not None:
+            feed[HELD_NAME] = held
+        output: NDArray[Any] = self._session.run([fetch or signature.output_name], feed)[0]
         return output
 
 
@@ -186,9 +246,15 @@ class _BoundRunner(_Runner):
         self._lock = threading.Lock()  # one set of buffers
         self._shape: tuple[int, ...] = ()
 
-    def __call__(self, signature: Signature, x: NDArray[Any]) -> NDArray[Any]:
-        if not signature.native:
-            return super().__call__(signature, x)
+    def __call__(
+        self,
+        signature: Signature,
+        x: NDArray[Any],
+        held: Statistics | None = None,
+        fetch: str | None = None,
+    ) -> NDArray[Any]:
+        if fetch is not None or not signature.native:
+            return super().__call__(signature, x, held, fetch)
         with self._lock:
             if x.shape != self._shape:
                 make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
@@ -200,6 +266,10 @@ class _BoundRunner(_Runner):
                 self._binding.bind_ortvalue_output(signature.output_name, self._output)
                 self._shape = x.shape
             self._input.update_inplace(x)
+            if signature.statistics:
+                if held is None:
+                    held = np.full((1, signature.statistics, 2), np.nan, np.float32)
+                self._binding.bind_cpu_input(HELD_NAME, held)
             self._session.run_with_iobinding(self._binding)
             output: NDArray[Any] = self._output.numpy()
             return output
@@ -215,7 +285,7 @@ def _in_batches(
     run: Callable[[Signature, NDArray[Any]], NDArray[Any]], signature: Signature, batch: Array
 ) -> Array:
     """Repaint uint8 [N, H, W, 3] in batches that the model takes."""
-    if signature.native:
+    if signature.native and signature.batch in (None, len(batch)):
         return run(signature, batch)
     size = batch.shape[1:3]
     if signature.batch is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +16,9 @@ from nst.images import Array
 # The contract of a file that nst exports: uint8 [N, H, W, 3] RGB in and out, any N, H and W.
 INPUT_NAME = "image"
 OUTPUT_NAME = "stylized"
+# Some take a few numbers from each frame as a whole and give them, [N, K, 2]; or they take others
+# instead, [1, K, 2].
+STATISTICS_NAME, HELD_NAME = "statistics", "held_statistics"
 SMALLEST_SIDE = 32
 _STRIDE = 32  # the largest to expect
 
@@ -44,6 +47,7 @@ class Signature:
         batch: the only batch size that it takes, or None for any.
         size: the only (height, width) that it takes, or None for any.
         pixels: range of float pixels.
+        statistics: how many channels' statistics it takes from a frame as a whole.
     """
 
     input_name: str = INPUT_NAME
@@ -54,11 +58,12 @@ class Signature:
     batch: int | None = None
     size: tuple[int, int] | None = None
     pixels: Range = "byte"
+    statistics: int = 0
 
     @property
     def native(self) -> bool:
-        """Whether it is the contract of nst's own exports."""
-        return self == Signature()
+        """Whether it is the contract of nst's own exports; some take one image at a time."""
+        return replace(self, batch=None, statistics=0) == Signature()
 
     def encode(self, batch: Array) -> NDArray[Any]:
         """uint8 [N, H, W, 3] RGB as the model wants it."""
@@ -87,9 +92,13 @@ class Signature:
 
 
 def read_signature(
-    name: str, inputs: list[Any], outputs: list[Any], run: Callable[[Signature, Array], Any]
+    name: str,
+    inputs: list[Any],
+    outputs: list[Any],
+    run: Callable[[Signature, Array], Any],
+    defaulted: Sequence[Any] = (),
 ) -> Signature:
-    """The signature of a session by its inputs and outputs.
+    """The signature of a session by its inputs, those that have a default, and its outputs.
 
     Float models say nowhere how they count. `run(signature, batch)` is called with pixels of 0 to
     255: where nothing above 2 comes out, they count to 1. Then with pixels of -1 to 1: where
@@ -122,6 +131,7 @@ def read_signature(
         channels_first=(first_in, first_out),
         batch=x.shape[0] if isinstance(x.shape[0], int) else None,
         size=(height, width) if fixed else None,
+        statistics=next((value.shape[1] for value in defaulted if value.name == HELD_NAME), 0),
     )
     if signature.native or output_type == np.uint8:
         return signature

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nst.images import Array
+from nst.models.config import thumbnail_steps
 
 SIDE = 1536  # of the pieces that are kept; one takes a folded network of 64 channels about 1 GB
 GRID = 4  # the networks work on blocks of 4×4 pixels, which must lie as they do in the whole
@@ -58,8 +59,6 @@ def repaint_tiles(
         report: called after each with how many are done, and of how many.
     """
     plan = tiles(batch.shape[1:3], reach, side)
-    if len(plan) == 1:
-        return repaint(batch)
     stylized = np.empty_like(batch)
     for done, tile in enumerate(plan, 1):
         stylized[:, *tile.target] = repaint(batch[:, *tile.source])[:, *tile.inner]
@@ -78,3 +77,13 @@ def _pieces(length: int, reach: int, side: int) -> Iterator[tuple[slice, slice, 
         before, after = max(0, start - reach), min(length, stop + reach)
         inner = slice(start - before, stop - before)
         yield slice(before, after), inner, slice(start, stop)
+
+
+def thumbnail(image: Array) -> Array:
+    """The thumbnail from which a network takes its statistics; it is its own thumbnail.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+    """
+    down, right = thumbnail_steps(*image.shape[:2])
+    return np.ascontiguousarray(image[down // 2 :: down, right // 2 :: right])

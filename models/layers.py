@@ -7,11 +7,23 @@ from typing import Literal
 from torch import Tensor, nn
 
 from nst.models.config import Norm
+from nst.models.thumbnail import Statistics, ThumbnailNorm
 
 PaddingMode = Literal["reflect", "zeros"]
+RESIDUAL_GAIN = 0.3  # of what a block without normalisation adds at first
 
 
-class ConvLayer(nn.Sequential):
+class Chain(nn.Sequential):
+    """Modules one after another; those that need the frame's statistics get them."""
+
+    def forward(self, x: Tensor, statistics: Statistics | None = None) -> Tensor:
+        for module in self:
+            takes = isinstance(module, Chain | ResidualBlock | ThumbnailNorm)
+            x = module(x, statistics) if takes else module(x)
+        return x
+
+
+class ConvLayer(Chain):
     """Padding, convolution, normalisation and, if wanted, ReLU.
 
     Args:
@@ -44,6 +56,8 @@ class ConvLayer(nn.Sequential):
         ]
         if norm == "instance":
             parts.append(nn.InstanceNorm2d(outputs, affine=True))
+        elif norm == "thumbnail":
+            parts.append(ThumbnailNorm(outputs))
         elif norm == "batch":
             parts.append(nn.BatchNorm2d(outputs))
         if relu:
@@ -61,17 +75,20 @@ class ResidualBlock(nn.Module):
         self, channels: int, norm: Norm = "instance", padding_mode: PaddingMode = "reflect"
     ) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            ConvLayer(channels, channels, 3, norm=norm, padding_mode=padding_mode),
-            ConvLayer(channels, channels, 3, norm=norm, padding_mode=padding_mode, relu=False),
+        last = ConvLayer(channels, channels, 3, norm=norm, padding_mode=padding_mode, relu=False)
+        if norm == "none":  # so that the sum of many blocks does not grow out of hand
+            for weight in last.parameters():
+                weight.data.mul_(RESIDUAL_GAIN)
+        self.body = Chain(
+            ConvLayer(channels, channels, 3, norm=norm, padding_mode=padding_mode), last
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.body(x)
+    def forward(self, x: Tensor, statistics: Statistics | None = None) -> Tensor:
+        out: Tensor = x + self.body(x, statistics)
         return out
 
 
-class UpsampleLayer(nn.Sequential):
+class UpsampleLayer(Chain):
     """Nearest-neighbour upsampling by 2, then a `ConvLayer`.
 
     In place of Johnson's fractionally strided convolution, which leaves a checkerboard

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nst.models.config import PRESETS, TransformerConfig, preset_config
-from nst.models.layers import ConvLayer, ResidualBlock, UpsampleLayer
+from nst.models.config import PRESETS, Norm, TransformerConfig, preset_config
+from nst.models.layers import Chain, ConvLayer, ResidualBlock, UpsampleLayer
+from nst.models.thumbnail import Statistics, ThumbnailNorm, thumbnail
 
 __all__ = ["PRESETS", "TransformerConfig", "TransformerNet", "preset_config"]
 
@@ -41,15 +42,13 @@ class TransformerNet(nn.Module):
     def _build_johnson(self) -> None:
         """Two strided convolutions, two upsamplings, a 9×9 convolution."""
         width, norm = self.config.width, self.config.norm
-        self.encoder = nn.Sequential(
+        self.encoder = Chain(
             ConvLayer(3, width, 9, norm=norm),
             ConvLayer(width, 2 * width, 3, 2, norm=norm),
             ConvLayer(2 * width, 4 * width, 3, 2, norm=norm),
         )
-        self.residuals = nn.Sequential(
-            *(ResidualBlock(4 * width, norm) for _ in range(self.config.blocks))
-        )
-        self.decoder = nn.Sequential(
+        self.residuals = Chain(*(ResidualBlock(4 * width, norm) for _ in range(self.config.blocks)))
+        self.decoder = Chain(
             UpsampleLayer(4 * width, 2 * width, 3, norm), UpsampleLayer(2 * width, width, 3, norm)
         )
         self.output = nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect")
@@ -59,11 +58,15 @@ class TransformerNet(nn.Module):
     def _build_folded(self) -> None:
         """A convolution of stride 4, an upsampling, a convolution to the pixels of 2×2 blocks."""
         width, norm, half = self.config.width, self.config.norm, self.config.half
-        self.encoder = nn.Sequential(ConvLayer(3, width, 8, 4, norm=norm, padding=0))
-        self.residuals = nn.Sequential(
-            *(ResidualBlock(width, norm, "zeros") for _ in range(self.config.blocks))
-        )
-        self.decoder = nn.Sequential(UpsampleLayer(width, half, 3, norm, "zeros"))
+        self.encoder = Chain(ConvLayer(3, width, 8, 4, norm=norm, padding=0))
+        plain: Norm = "none" if norm == "thumbnail" else norm
+        residuals = [ResidualBlock(width, plain, "zeros") for _ in range(self.config.blocks)]
+        before = 0
+        if norm == "thumbnail":  # the frame comes in at the start, and half way
+            before = (self.config.blocks + 1) // 2
+            self.encoder.extend([*residuals[:before], ThumbnailNorm(width)])
+        self.residuals = Chain(*residuals[before:])
+        self.decoder = Chain(UpsampleLayer(width, half, 3, plain, "zeros"))
         self.output = nn.Conv2d(half, 12, 3, padding=1)
         # The first kernel reaches two pixels beyond its block of 4×4.
         self.shuffle = nn.PixelShuffle(2)
@@ -71,7 +74,7 @@ class TransformerNet(nn.Module):
 
     @property
     def reach(self) -> int | None:
-        """Pixels around one on which its result depends; None for the whole image."""
+        """Pixels around one on which its result depends, given the statistics; None for all."""
         if self.config.norm == "instance":
             return None
         if self.config.design == "johnson":
@@ -81,16 +84,40 @@ class TransformerNet(nn.Module):
         # block itself.
         return 4 * (2 * self.config.blocks + 2) + 2 + 3
 
-    def forward(self, image: Tensor, rim: int = 0) -> Tensor:
-        """Repaint; with `rim`, as the middle of an image that is reflected so many pixels out."""
+    def statistics(self, image: Tensor) -> Tensor | None:
+        """What the network takes from the frame as a whole: [B, K, 2], from its thumbnail.
+
+        The means and the deviations of K channels; None for a network that takes nothing.
+        """
+        if self.config.norm != "thumbnail":
+            return None
+        found = Statistics()
+        self.encoder(self._padded(thumbnail(image), 0), found)
+        return found.found()
+
+    def forward(self, image: Tensor, rim: int = 0, statistics: Tensor | None = None) -> Tensor:
+        """Repaint.
+
+        Args:
+            image: float [B, 3, H, W] in [0, 255].
+            rim: how many pixels the image is continued by reflection, so that its border is inside.
+            statistics: those of another frame, or of the image that this is a piece of; None for
+                its own.
+        """
+        if statistics is None:
+            statistics = self.statistics(image)
         height, width = image.shape[-2:]
-        before = rim + self.margin
-        after = [before + -(2 * rim + side) % self.grid for side in (width, height)]
-        pads = [before, after[0], before, after[1]]
-        x = F.pad(image, pads, mode="reflect") if any(pads) else image
-        x = self.encoder(x / 127.5 - 1)
+        x = self.encoder(self._padded(image, rim), Statistics(statistics))
         x = self.shuffle(self.output(self.decoder(self.residuals(x))))
         # Strides round up, so the result covers the image: its overhang goes. In float, because
         # bf16 has no room for 256 levels.
         x = x[..., rim : rim + height, rim : rim + width]
         return x.float() * 127.5 + 127.5
+
+    def _padded(self, image: Tensor, rim: int) -> Tensor:
+        """What the first convolution sees: [-1, 1], with a margin that is reflected."""
+        before = rim + self.margin
+        after = [before + -(2 * rim + side) % self.grid for side in image.shape[:-3:-1]]
+        pads = [before, after[0], before, after[1]]
+        x = F.pad(image, pads, mode="reflect") if any(pads) else image
+        return x / 127.5 - 1

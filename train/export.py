@@ -24,7 +24,9 @@ from nst.photographs import held_out
 from nst.train.checkpoint import load_checkpoint
 from nst.train.config import PRECISIONS, check_precisions
 from nst.train.data import Content, calibration_images, open_content
-from nst.train.graph import OPSET, transformer_graph
+from nst.train.folding import equalize
+from nst.train.graph import transformer_graph
+from nst.train.graph_builder import OPSET
 from nst.train.macs import count_macs
 from nst.train.quantize import to_fp16, to_int8
 
@@ -164,8 +166,11 @@ def export_precisions(
             about["reach"] = str(network.reach)
         model, result = reference, Exported(path, precision)
         if precision != "fp32":
-            half = precision == "fp16"
-            model = to_fp16(reference) if half else to_int8(reference, calibration())
+            if precision == "fp16":
+                model = to_fp16(reference)
+            else:
+                photos = calibration()
+                model = to_int8(transformer_graph(equalize(plain, photos)), photos)
             result = _compare(result, _serialize(model), fp32, photographs, total_loss)
         if result.mean_difference is not None:
             about["mean_difference"] = f"{result.mean_difference:.3f}"

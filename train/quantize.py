@@ -20,7 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nst.errors import ExportError
 from nst.images import Array
-from nst.infer.signature import INPUT_NAME
+from nst.infer.signature import HELD_NAME, INPUT_NAME
+from nst.train.graph_builder import EXACT
 
 Floats = NDArray[np.float32]
 
@@ -32,6 +33,7 @@ _FEW_CHANNELS, _WIDE = 8, 5
 _SAMPLES = 16384  # values kept of each tensor and photograph
 # Seven bits: the products of CPUs without VNNI saturate at eight (vpmaddubsw adds two in 16 bits).
 _WEIGHT_MOST = 63
+_AFFINE_WEIGHT = 127  # each stands alone: no sum that could saturate
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -44,16 +46,17 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
         ExportError: a weight is beyond what fp16 holds.
     """
     half = copy.deepcopy(model)
-    scales = {node.input[2] for node in half.graph.node if node.op_type == "Resize"}
+    kept = {node.input[2] for node in half.graph.node if node.op_type == "Resize"} | {HELD_NAME}
     for weight in half.graph.initializer:
-        if weight.data_type == TensorProto.FLOAT and weight.name not in scales:
+        exact = weight.name in kept or weight.name.startswith(EXACT)
+        if weight.data_type == TensorProto.FLOAT and not exact:
             with np.errstate(over="ignore"):
                 values = numpy_helper.to_array(weight).astype(np.float16)
             if not np.isfinite(values).all():
                 raise ExportError("the network's weights are too large for fp16: export fp32")
             weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     for node in half.graph.node:
-        for attribute in node.attribute:
+        for attribute in () if node.name.startswith(EXACT) else node.attribute:
             if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.FLOAT16
     return half
@@ -64,7 +67,9 @@ def to_int8(model: onnx.ModelProto, photographs: Sequence[Array]) -> onnx.ModelP
 
     The image's bytes feed the first convolution, and the last one's are the result if it is no
     wide one. What lies between two convolutions stays integer where it is padding, resizing, ReLU
-    or the sum of two integer tensors; instance normalisation stays in float.
+    or the sum of two integer tensors; instance normalisation stays in float. Scales and shifts
+    that depend on the frame stay integer too, as 1×1 convolutions of each channel by itself whose
+    weights are computed; ONNX Runtime has them for one image at a time, so such a file takes one.
 
     Args:
         photographs: content to calibrate on, HWC uint8 RGB.
@@ -98,6 +103,7 @@ class _Quantizer:
         self.integer_convs = {
             node.output[0] for node in self.nodes if node.op_type == "Conv" and self._narrow(node)
         }
+        self.affines = self._find_affines()
         self.integers: dict[str, str] = {}  # float tensor -> its integer twin
         self.integer_only: set[str] = set()  # read by nobody as the float that it was
         self.params: dict[str, _Params] = {}
@@ -106,17 +112,23 @@ class _Quantizer:
 
     def run(self) -> onnx.ModelProto:
         wanted = self._tensors()
-        ranges = _calibrate(self.model, sorted(wanted - {self._pixels()}), self.photographs)
+        pixels = self._pixels()
+        ranges = _calibrate(self.model, sorted(wanted - pixels), self.photographs)
         self.params = {name: _best_params(values) for name, values in ranges.items()}
-        self.params[self._pixels()] = _BYTES
+        self.params |= dict.fromkeys(pixels, _BYTES)
         last = self._last()
         skipped: set[str] = set()
         for node in self.nodes:
             output = node.output[0]
             if output in skipped:
                 continue
-            if output == self._pixels():  # uint8 goes on as it is
+            if output in pixels:  # uint8 goes on as it is
                 self.integers[output] = node.input[0]
+                continue
+            if output in self.affines:
+                chain = self.affines[output]
+                self._affine(node, chain)
+                skipped.update(chain)
                 continue
             if output in self.integer_convs:
                 self._conv(node)
@@ -139,11 +151,24 @@ class _Quantizer:
             if name in used:
                 self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         self.model.graph.initializer.extend(self.constants.values())
+        if self.affines:
+            for value in (*self.model.graph.input, *self.model.graph.output):
+                value.type.tensor_type.shape.dim[0].dim_value = 1
         return self.model
 
     def _narrow(self, convolution: onnx.NodeProto) -> bool:
         channels, _, height, _ = self.weights[convolution.input[1]].shape
         return channels >= _FEW_CHANNELS or height <= _WIDE
+
+    def _find_affines(self) -> dict[str, list[str]]:
+        """Each Mul of channels by scales that are computed, and the tensors to its ReLU."""
+        found = {}
+        for node in self.nodes:
+            exact = node.name.startswith(EXACT)
+            if node.op_type == "Mul" and not exact and node.input[1] not in self.weights:
+                total = self.consumers[node.output[0]][0].output[0]
+                found[node.output[0]] = [total, self._after_relu(total)]
+        return found
 
     def _tensors(self) -> set[str]:
         """Float tensors that get an integer twin: what feeds a convolution and what it gives."""
@@ -152,13 +177,22 @@ class _Quantizer:
             if node.output[0] in self.integer_convs:
                 fed.add(self._root(node.input[0]))
                 self.integer_only.add(self._after_relu(node.output[0]))
+            # What the thumbnail's own statistics have normalised becomes integers again.
+            if node.op_type == "Cast" and self._normalized(node.input[0]):
+                self.integer_only.add(self._after_relu(node.output[0]))
             # A sum is of integers if both its terms are, as where normalisation folds away.
+            if node.output[0] in self.affines:
+                fed.add(self._root(node.input[0]))
+                self.integer_only.add(self.affines[node.output[0]][-1])
             if node.op_type == "Add" and all(
                 self._root(name) in self.integer_only for name in node.input
             ):
                 self.integer_only.add(self._after_relu(node.output[0]))
         self.integer_only.discard(self._last())  # whole levels, not 256 of its own
         return fed | self.integer_only
+
+    def _normalized(self, name: str) -> bool:
+        return name.startswith(EXACT) and self.producer[name].op_type == "Add"
 
     def _root(self, name: str) -> str:
         """Where the values of a tensor were computed: up through nodes that only move them."""
@@ -171,14 +205,13 @@ class _Quantizer:
         alone = len(users) == 1 and users[0].op_type == "Relu"
         return str(users[0].output[0]) if alone else name
 
-    def _pixels(self) -> str:
-        """The tensor that holds the image as floats."""
-        (cast,) = (
-            node
+    def _pixels(self) -> set[str]:
+        """Tensors that hold the image, or its thumbnail, as floats."""
+        return {
+            node.output[0]
             for node in self.nodes
             if node.op_type == "Cast" and self._root(node.input[0]) == INPUT_NAME
-        )
-        return str(cast.output[0])
+        }
 
     def _last(self) -> str:
         """The output of the last convolution."""
@@ -203,10 +236,45 @@ class _Quantizer:
             bias_scale = scale * self.params[root].scale
             bias = np.rint(self.weights[node.input[2]] / bias_scale.astype(np.float64))
             bias = np.clip(bias, -(2**31) + 1, 2**31 - 1).astype(np.int32)
-            inputs.append(self._dequantize_constant(node.input[2], bias, bias_scale))
+            # The thumbnail's convolutions have the frame's weights, but each its own scale.
+            name = f"{node.input[2]}_of_{root}"
+            inputs.append(self._dequantize_constant(name, bias, bias_scale))
         del node.input[:]
         node.input.extend(inputs)
         self.built.append(node)
+
+    def _affine(self, multiply: onnx.NodeProto, chain: list[str]) -> None:
+        """x · scale + shift, both [1, C, 1, 1] and computed; then ReLU, if `chain` ends in one.
+
+        The scale takes the place of the weights' own, so nothing is rounded but the result.
+        """
+        source, scale = multiply.input
+        (shift,) = (n for n in self.producer[chain[0]].input if n != multiply.output[0])
+        split = self.producer[self.producer[scale].input[0]]
+        place = list(split.output).index(self.producer[scale].input[0])
+        channels = int(self.weights[split.input[1]][place])
+        result, name = chain[-1], multiply.name
+        x_scale, x_zero = self._params(self.params[source])
+        y_scale, y_zero = self._params(self.params[result])
+        flat = self._constant("flat", np.array([-1]))
+        most = self._constant("largest_weight", np.array(_AFFINE_WEIGHT, np.float32))
+        self._add("Reshape", [scale, flat], f"{name}_scale")
+        self._add("Reshape", [shift, flat], f"{name}_shift")
+        self._add("Div", [f"{name}_scale", most], f"{name}_weight_scale")
+        self._add("Mul", [f"{name}_weight_scale", x_scale], f"{name}_unit")
+        self._add("Div", [f"{name}_shift", f"{name}_unit"], f"{name}_units")
+        limits = [self._constant(f"limit_{n}", np.array(n * 2**30, np.float32)) for n in (-1, 1)]
+        self._add("Clip", [f"{name}_units", *limits], f"{name}_clipped")
+        self._add("Round", [f"{name}_clipped"], f"{name}_rounded")
+        self._add("Cast", [f"{name}_rounded"], f"{name}_bias", to=TensorProto.INT32)
+        ones = np.full((channels, 1, 1, 1), _AFFINE_WEIGHT, np.int8)
+        weight = self._constant(f"weights_{channels}", ones)
+        zero = self._constant(f"zeros_{channels}", np.zeros(channels, np.int8))
+        inputs = [self.integers[source], x_scale, x_zero, weight, f"{name}_weight_scale", zero]
+        inputs += [y_scale, y_zero, f"{name}_bias"]
+        output = f"{result}_quantized"
+        self._add("QLinearConv", inputs, output, group=channels, kernel_shape=[1, 1])
+        self.integers[result] = output
 
     def _move(self, node: onnx.NodeProto) -> None:
         """Padding, resizing and the like, on the integers."""
@@ -239,8 +307,9 @@ class _Quantizer:
             self._constant(f"{name}_{part}", value)
             for part, value in (("integers", values), ("scale", scale), ("zero", zero))
         ]
-        self._add("DequantizeLinear", inputs, f"{name}_float", axis=0)
-        return f"{name}_float"
+        output = f"{name}_float_{len(self.built)}"
+        self._add("DequantizeLinear", inputs, output, axis=0)
+        return output
 
     def _params(self, params: _Params) -> list[str]:
         scale = self._constant(f"scale_{float(params.scale)!r}", np.asarray(params.scale))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from nst.images import Array
 from nst.infer import tiles as tiles_module
 from nst.infer.session import Stylizer
-from nst.infer.tiles import GRID, repaint_tiles, tiles
-from nst.models.config import PRESETS
+from nst.infer.tiles import GRID, thumbnail, tiles
+from nst.models.config import PRESETS, THUMBNAIL_LEAST, THUMBNAIL_SIDE
+from nst.models.thumbnail import thumbnail as network_thumbnail
 from nst.models.transformer import TransformerConfig, TransformerNet
+from nst.tensors import to_tensor
 from nst.train.export import export_precisions
 
 
@@ -48,6 +51,7 @@ def loud(config: TransformerConfig) -> TransformerNet:
 
 CONFIGS = {
     "folded": TransformerConfig(32, 3, "none", "folded"),
+    "folded, thumbnail": TransformerConfig(16, 2, "thumbnail", "folded"),
     "folded, batch": TransformerConfig(16, 2, "batch", "folded"),
     "johnson, batch": TransformerConfig(8, 2, "batch"),
 }
@@ -61,18 +65,25 @@ def test_the_reach_is_told_as_it_is(name: str) -> None:
     image = torch.rand(1, 3, 180, 180, dtype=torch.float64) * 255
     farthest = 0
     with torch.no_grad():
-        before = network(image, 8)
+        statistics = network.statistics(image)
+        before = network(image, 8, statistics)
         for y in range(88, 92):  # each place in a block
             changed = image.clone()
             changed[..., y, y] = 255 - changed[..., y, y]
-            rows = (network(changed, 8) != before).any(1)[0].nonzero()
+            rows = (network(changed, 8, statistics) != before).any(1)[0].nonzero()
             farthest = max(farthest, int((rows - y).abs().max()))
     assert network.reach - 12 <= farthest <= network.reach
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_tiled_is_whole(name: str, precision: str, tmp_path: Path, photograph: Array) -> None:
+def test_tiled_is_whole(
+    name: str,
+    precision: str,
+    tmp_path: Path,
+    photograph: Array,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     path = tmp_path / "a.onnx"
     export_precisions(loud(CONFIGS[name]), {precision: path}, {}, calibration=lambda: [photograph])
     big = np.tile(photograph, (4, 3, 1))[:301, :330]
@@ -81,12 +92,11 @@ def test_tiled_is_whole(name: str, precision: str, tmp_path: Path, photograph: A
         assert stylizer.reach == loud(CONFIGS[name]).reach
         whole = stylizer(batch)
         reports: list[tuple[int, int]] = []
-        tiled = repaint_tiles(
-            stylizer._repaint, batch, stylizer.reach, lambda *r: reports.append(r), side=100
-        )
+        monkeypatch.setattr(tiles_module, "SIDE", 100)
+        tiled = stylizer(batch, report=lambda *r: reports.append(r))
     np.testing.assert_array_equal(tiled, whole)
     assert whole.std() > 20
-    assert reports == [(n, 16) for n in range(1, 17)]
+    assert reports == [(n, 32) for n in range(1, 33)]
 
 
 def test_large_images_go_in_tiles_by_themselves(
@@ -100,3 +110,52 @@ def test_large_images_go_in_tiles_by_themselves(
         with Stylizer(tmp_path / "a.onnx", provider="cpu") as stylizer:
             stylizer(photograph[:96, :128], report=lambda *r: reports.append(r))
         assert len(reports) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.integers(32, 90), st.integers(32, 2000)), st.booleans(), st.integers(0, 2**32 - 1)
+)
+def test_the_thumbnail_is_the_network_s_own(size: tuple[int, int], turn: bool, seed: int) -> None:
+    height, width = size[::-1] if turn else size
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    small = thumbnail(image)
+    theirs = network_thumbnail(to_tensor(image))[0].permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(small, theirs)
+    assert THUMBNAIL_LEAST <= min(small.shape[:2]) <= max(small.shape[:2]) <= THUMBNAIL_SIDE
+    np.testing.assert_array_equal(thumbnail(small), small)
+    # Its pixels lie as those of the whole do: the middle is the middle.
+    rows = np.repeat(np.arange(height)[:, None, None], 3, 2)
+    middle = thumbnail(np.repeat(rows, width, 1)).mean()
+    assert abs(middle - (height - 1) / 2) <= 1 + height / THUMBNAIL_LEAST / 2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_statistics_of_the_thumbnail_are_those_of_the_image(
+    precision: str, tmp_path: Path, photograph: Array
+) -> None:
+    path = tmp_path / "a.onnx"
+    network = loud(CONFIGS["folded, thumbnail"])
+    export_precisions(network, {precision: path}, {}, calibration=lambda: [photograph])
+    big = np.tile(photograph, (4, 3, 1))[:701, :330]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    stylized, expected = session.run(["stylized", "statistics"], {"image": big[None]})
+    (other,) = session.run(["statistics"], {"image": 255 - big[None]})
+    with Stylizer(path, provider="cpu") as stylizer:
+        got = stylizer.statistics(big)
+        np.testing.assert_array_equal(got, expected)
+        # Handed in, they change nothing; those of another frame do.
+        np.testing.assert_array_equal(stylizer._repaint(big[None], got), stylized)
+        assert (stylizer._repaint(big[None], other) != stylized).mean() > 0.3
+    if precision == "fp32":
+        with torch.no_grad():
+            ours = network.statistics(to_tensor(big))
+        assert ours is not None
+        np.testing.assert_allclose(expected, ours.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_networks_without_a_thumbnail_take_no_statistics(
+    model_path: Path, photograph: Array
+) -> None:
+    with Stylizer(model_path, provider="cpu") as stylizer:
+        assert stylizer.statistics(photograph) is None

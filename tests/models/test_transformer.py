@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nst.models.config import PRESETS
+from nst.models.thumbnail import EPSILON, Statistics, ThumbnailNorm
 from nst.models.transformer import RIM, TransformerConfig, TransformerNet
 
 
@@ -116,9 +117,69 @@ def test_the_folded_design_reflects_but_once() -> None:
         torch.testing.assert_close(network(image, 8), x * 127.5 + 127.5)
 
 
+def test_a_thumbnail_of_the_very_image_is_instance_normalisation() -> None:
+    torch.manual_seed(0)
+    norm = ThumbnailNorm(5).double()
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(2, 5, 9, 7, dtype=torch.float64)
+    statistics = Statistics()
+    got = norm(x, statistics)
+    expected = F.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=EPSILON)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    # Handed to another image, they are the only thing that it takes from the first.
+    other = torch.randn(2, 5, 30, 20, dtype=torch.float64)
+    found = statistics.found()
+    again = norm(torch.cat([x, other.reshape(2, 5, 60, 10)[..., :7]], 2), Statistics(found))
+    torch.testing.assert_close(again[:, :, :9], got)
+
+
+def test_the_thumbnail_s_statistics_in_the_folded_design() -> None:
+    """Of an image twice as large as its thumbnail, step by step."""
+    torch.manual_seed(0)
+    network = TransformerNet(TransformerConfig(8, 3, "thumbnail", "folded", half=4)).double()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    w = dict(network.state_dict())
+    image = torch.rand(2, 3, 152, 256, dtype=torch.float64) * 255
+    given: list[tuple[Tensor, Tensor]] = []
+
+    def norm(x: Tensor, name: str, index: int) -> Tensor:
+        if len(given) <= index:
+            var, mean = torch.var_mean(x, (2, 3), keepdim=True, correction=0)
+            given.append((mean, (var + EPSILON).sqrt()))
+        mean, deviation = given[index]
+        weight, bias = (w[f"{name}.{part}"].view(1, -1, 1, 1) for part in ("weight", "bias"))
+        return (x - mean) / deviation * weight + bias
+
+    def conv(x: Tensor, name: str, stride: int = 1, pad: int = 1) -> Tensor:
+        return F.conv2d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), stride, pad)
+
+    def block(x: Tensor, name: str) -> Tensor:
+        return x + conv(F.relu(conv(x, f"{name}.body.0.0")), f"{name}.body.1.0")
+
+    def repaint(image: Tensor) -> Tensor:
+        x = F.pad(image / 127.5 - 1, [2] * 4, mode="reflect")
+        x = F.relu(norm(conv(x, "encoder.0.0", 4, 0), "encoder.0.1", 0))
+        x = block(block(x, "encoder.1"), "encoder.2")
+        x = block(norm(x, "encoder.3", 1), "residuals.0")
+        x = F.relu(conv(x.repeat_interleave(2, 2).repeat_interleave(2, 3), "decoder.0.1.0"))
+        return F.pixel_shuffle(conv(x, "output"), 2) * 127.5 + 127.5
+
+    repaint(image[..., 1::2, 1::2])
+    torch.testing.assert_close(network(image).double(), repaint(image), rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [{"width": 0}, {"half": 0}, {"norm": "group"}, {"design": "unet"}, {"design": "folded"}],
+    [
+        {"width": 0},
+        {"half": 0},
+        {"norm": "group"},
+        {"design": "unet"},
+        {"design": "folded"},
+        {"norm": "thumbnail"},
+    ],
 )
 def test_bad_configs(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"choose|give"):

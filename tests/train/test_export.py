@@ -37,6 +37,7 @@ def network(config: TransformerConfig | None = None) -> TransformerNet:
         PRESETS["quality"],
         TransformerConfig(width=16, design="folded", norm="none"),
         TransformerConfig(width=8, half=4, design="folded", norm="batch"),
+        TransformerConfig(width=16, design="folded", norm="thumbnail"),
     ],
 )
 def test_parity_on_photographs(

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from nst.images import Array
+from nst.models.config import TransformerConfig
 from nst.models.layers import ConvLayer
+from nst.models.thumbnail import ThumbnailNorm
+from nst.models.transformer import RIM, TransformerNet
+from nst.tensors import to_tensor
 from nst.train.folding import (
+    SMALLEST_SCALE,
     blocks_as_channels,
+    equalize,
     phases_as_channels,
     pixels_in_order,
     take_apart,
@@ -89,3 +99,40 @@ def test_batch_normalisation_goes_into_the_convolution(
     x = normal(seed + 5, 2, 3, 9, 8)
     got = F.conv2d(F.pad(x, [1] * 4, mode="reflect"), weight, bias)
     torch.testing.assert_close(got.relu() if relu else got, layer(x))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 99))
+def test_equalizing_leaves_the_network_as_it_was(seed: int) -> None:
+    """In double precision: the normalisation undoes it, and epsilon goes along."""
+    torch.manual_seed(seed)
+    network = TransformerNet(TransformerConfig(6, 2, "thumbnail", "folded", half=4)).double()
+    norms = [module for module in network.modules() if isinstance(module, ThumbnailNorm)]
+    for norm in norms:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+        norm.weight.data += torch.sign(norm.weight) * 0.01  # those that are nearly nothing change
+    with torch.no_grad():
+        network.encoder[0][0].weight[0] *= 1e-3  # a channel that hardly varies
+    images = [smooth(seed + index) for index in range(2)]
+    equal = equalize(network, images)
+    batch = to_tensor(images[0]).double()
+    with torch.no_grad():
+        torch.testing.assert_close(equal(batch), network(batch), rtol=1e-6, atol=1e-3)
+        first = torch.cat([equal.encoder[0][0](rimmed(to_tensor(i).double())) for i in images])
+    torch.testing.assert_close(first.mean((0, 2, 3)), torch.zeros(6).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(first.var((0, 2, 3), correction=0), torch.ones(6).double())
+    network.encoder[0][1].weight.data[:2] = torch.tensor([0.0, -1e-9])
+    scales = equalize(network, images).encoder[0][1].weight[:2].tolist()
+    assert scales == pytest.approx([SMALLEST_SCALE, -SMALLEST_SCALE])
+
+
+def smooth(seed: int) -> Array:
+    """A random image, HWC uint8 RGB, with structure."""
+    rng = np.random.default_rng(seed)
+    return cv2.resize(rng.integers(0, 256, (9, 12, 3), np.uint8), (52, 44))
+
+
+def rimmed(image: Tensor) -> Tensor:
+    """What the first convolution sees of an image whose sides are multiples of four."""
+    return F.pad(image / 127.5 - 1, [RIM + 2] * 4, mode="reflect")

@@ -20,9 +20,11 @@ from nst.errors import ExportError, UsageError
 from nst.images import Array, resize_image
 from nst.infer.session import Stylizer
 from nst.models.config import Design, Norm
+from nst.models.thumbnail import ThumbnailNorm
 from nst.models.transformer import TransformerConfig, TransformerNet
 from nst.train import quantize
 from nst.train.export import Exported, export_precisions
+from nst.train.folding import equalize
 from nst.train.graph import transformer_graph
 from nst.train.quantize import to_fp16, to_int8
 
@@ -32,7 +34,7 @@ def network(norm: Norm, photographs: Sequence[Array], design: Design = "johnson"
     torch.manual_seed(0)
     net = TransformerNet(TransformerConfig(width=16, blocks=2, norm=norm, design=design))
     for module in net.modules():
-        if isinstance(module, nn.InstanceNorm2d | nn.BatchNorm2d):
+        if isinstance(module, nn.InstanceNorm2d | nn.BatchNorm2d | ThumbnailNorm):
             nn.init.normal_(module.weight, 1, 0.2)
             nn.init.normal_(module.bias, 0, 0.2)
         if isinstance(module, nn.BatchNorm2d):
@@ -47,6 +49,10 @@ def network(norm: Norm, photographs: Sequence[Array], design: Design = "johnson"
 @pytest.fixture(scope="module")
 def photographs(photograph: Array) -> list[Array]:
     return [photograph, photograph[:, ::-1].copy(), 255 - photograph, photograph[::-1].copy()]
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    return sum(len(weight.raw_data) for weight in model.graph.initializer)
 
 
 def optimized_kinds(model: onnx.ModelProto, folder: Path) -> Counter[str]:
@@ -107,18 +113,43 @@ def test_the_folded_design_is_convolutions_of_integers(
     }
 
 
+def test_a_thumbnail_leaves_the_frame_s_path_to_integers(
+    tmp_path: Path, photographs: list[Array]
+) -> None:
+    net = network("thumbnail", photographs, "folded")
+    model = to_int8(transformer_graph(equalize(net, photographs)), photographs)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = optimized_kinds(model, tmp_path)
+    # The first half twice, and a scale and shift for each of two layers.
+    assert kinds["QLinearConv"] == (1 + 2) + (1 + 2 * 2 + 2) + 2
+    assert kinds["QLinearAdd"] == 1 + 2
+    assert not kinds.keys() & {"Conv", "Resize"}
+    # The only floats are the thumbnail's, around what normalises them.
+    assert kinds["QuantizeLinear"] == 1
+    assert kinds["DequantizeLinear"] == 4
+    assert "Relu" not in kinds
+
+
 @pytest.mark.parametrize(
     ("design", "norm"),
-    [("johnson", "instance"), ("johnson", "batch"), ("folded", "batch"), ("folded", "none")],
+    [
+        ("johnson", "instance"),
+        ("johnson", "batch"),
+        ("folded", "batch"),
+        ("folded", "none"),
+        ("folded", "thumbnail"),
+    ],
 )
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_close_to_fp32(
     design: Design, norm: Norm, precision: str, photographs: list[Array]
 ) -> None:
-    reference = transformer_graph(network(norm, photographs, design))
+    net = network(norm, photographs, design)
+    reference = transformer_graph(net)
     half = precision == "fp16"
-    small = to_fp16(reference) if half else to_int8(reference, photographs)
-    assert len(small.SerializeToString()) < (0.55 if half else 0.35) * reference.ByteSize()
+    source = reference if half else transformer_graph(equalize(net, photographs))
+    small = to_fp16(reference) if half else to_int8(source, photographs)
+    assert weight_bytes(small) < (0.55 if half else 0.35) * weight_bytes(reference)
     with (
         Stylizer(reference.SerializeToString(), provider="cpu") as expected,
         Stylizer(small.SerializeToString(), provider="cpu") as got,
