@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nst.devices import memory_advice, out_of_memory
+from nst.devices import memory_advice
 from nst.errors import NstError
 from nst.images import Array
 from nst.losses import PerceptualLoss
@@ -25,14 +25,16 @@ from nst.train.checkpoint import Snapshot
 from nst.train.config import TrainConfig
 from nst.train.data import Content, batches
 from nst.train.distributed import ALONE, World
-from nst.train.muon import Muon
 from nst.train.teacher import Teacher
+from nst.train.update import Update
 
 WARM_UP = 0.03  # share of the budget in which the learning rate rises
 SMALLEST_CROP = 64
+_OPTIMIZER = "optimizer."  # what its tensors' names begin with in a snapshot
 SNAPSHOT = 20  # steps from one good state that is kept to the next
 BAD_STEPS = 3  # in a row that are not finite send training back to the last good state
 RESTORES = 5  # in a row that end training
+AHEAD = 2  # steps that a GPU is given before the losses of the first are waited for
 
 # A CPU looks at many small crops first. Each phase ends at a share of the budget and divides the
 # side of the crops; batches grow as crops shrink, so that all steps cost about the same.
@@ -134,14 +136,26 @@ class Budget:
         return self.elapsed / max(1, step) * (self._steps - step)
 
 
-class Loop:
-    """Training of one network; `run` goes on from `start`, or from the beginning.
+@dataclass(frozen=True)
+class _Launched:
+    """A step under way.
 
-    Args:
-        world: the processes that share every batch. Their gradients are added up by hand, not by
-            DistributedDataParallel: with it a process that runs out of memory within its backward
-            pass would leave the others waiting.
+    Attributes:
+        values: its losses and the gradient's norm, on the device.
+        others: as in `Step`; count: its images.
     """
+
+    step: int
+    count: int
+    images: int
+    rate: float
+    waited: float
+    note: str
+    values: Tensor
+
+
+class Loop:
+    """Training of one network; `run` goes on from `start`, or from the beginning."""
 
     def __init__(
         self,
@@ -155,29 +169,26 @@ class Loop:
         notice: Callable[[str], None] = lambda _: None,
         start: Snapshot | None = None,
     ) -> None:
-        self.network, self.objective, self.teacher = network, objective, teacher
+        self.network, self.objective = network, objective
         self.config, self.content = config, content
         self.world, self.notice = world, notice
-        self.parameters = list(network.parameters())
-        self.device = self.parameters[0].device
+        self.update = Update(network, objective, teacher=teacher, world=world, notice=notice)
+        self.device = self.update.device
         self.defaults = DEFAULTS[self.device.type]
         self.budget = Budget(config, self.defaults.seconds)
-        self.optimizer = Muon(self.parameters, config.learning_rate)
-        # Older cards only emulate bf16, slowly.
-        self.autocast = self.device.type == "cuda" and torch.cuda.is_bf16_supported(
-            including_emulation=False
-        )
         self.step = self.images = self._bad = self._restores = 0
-        self.rate, self.parts = 1.0, 1
+        self.rate = 1.0
         self.learned = self.interrupted = False
         self.waited = 0.0
         self._stop = 0.0
         self._planned: deque[int] = deque()  # images of the steps that are under preparation
+        self._launched: deque[_Launched] = deque()  # steps whose losses are not known yet
+        self._ahead = AHEAD if self.device.type == "cuda" else 0
         self._recent: deque[tuple[float, int, float]] = deque(maxlen=20)  # time, images, waited
         if start is not None:
             self._load(start)
             self.step, self.images = start.step, start.images
-            self.rate, self.parts = start.rate, start.parts
+            self.rate, self.update.parts = start.rate, start.parts
             self.learned = start.step > 0
         self.snapshot = start or self._snapshot()
 
@@ -202,7 +213,7 @@ class Loop:
             rank=self.world.rank,
             world=self.world.size,
         )
-        sampled = self._samples_due()
+        self._sampled = self._samples_due()
         if keeper is not None and self.step == 0:
             keeper.keep(self.snapshot, now=True)
         try:
@@ -215,17 +226,9 @@ class Loop:
                     done = self.budget.done(self.step)
                     if (done >= 1 and self.step > 0) or self._stop:
                         break
-                    step = self._make_step(batch, done, waited)
-                    if keeper is not None:
-                        due = self._samples_due()
-                        keeper.log(step, keeper.sample(self.step) if due > sampled else None)
-                        sampled = due
-                    if callback is not None and math.isfinite(step.total_loss):
-                        callback(step)
-                    if self._bad == 0 and self.step - self.snapshot.step >= SNAPSHOT:
-                        self.snapshot, self._restores = self._snapshot(), 0
-                        if keeper is not None:
-                            keeper.keep(self.snapshot)
+                    self._launch(batch, done, waited)
+                    self._settle(self._ahead, callback, keeper)
+                self._settle(0, callback, keeper)
         except KeyboardInterrupt:
             self._stop = 1.0
         self.interrupted = bool(self._stop)
@@ -238,114 +241,72 @@ class Loop:
         if keeper is not None:
             keeper.keep(self.snapshot, now=True)
 
-    def _make_step(self, batch: Array, done: float, waited: float) -> Step:
+    def _launch(self, batch: Array, done: float, waited: float) -> None:
+        """Begin a step."""
         count = self._planned.popleft()
         rate = self.config.learning_rate * schedule(done) * self.rate
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        parts = self.parts
-        values = self._update(batch, count)
+        parts = self.update.parts
+        tell = [self.budget.clock if self.world.main else 0.0, self._stop]
+        alone = self.world.size == 1
+        values, told = self.update(batch, count, self.images, rate, () if alone else tell)
+        if not alone:
+            elapsed, self._stop = told.tolist()
+            self.budget.agree(elapsed)
         self.step += 1
         self.images += count
         note = ""
-        if self.parts != parts:
-            note = f"out of memory: {self.parts} parts of a batch from here on"
+        if self.update.parts != parts:
+            note = f"out of memory: {self.update.parts} parts of a batch from here on"
+        self._launched.append(_Launched(self.step, count, self.images, rate, waited, note, values))
+
+    def _settle(
+        self, ahead: int, callback: Callable[[Step], None] | None, keeper: Keeper | None
+    ) -> None:
+        """Wait for the losses of launched steps, until `ahead` are left; report and judge each."""
+        while len(self._launched) > ahead:
+            step = self._finish(self._launched.popleft())
+            if keeper is not None:
+                due = self._samples_due()
+                held_out_loss = keeper.sample(self.step) if due > self._sampled else None
+                keeper.log(step, held_out_loss)
+                self._sampled = due
+            if callback is not None and math.isfinite(step.total_loss):
+                callback(step)
+            if self._bad == 0 and self.step - self.snapshot.step >= SNAPSHOT:
+                self.snapshot, self._restores = self._snapshot(), 0
+                if keeper is not None:
+                    keeper.keep(self.snapshot)
+
+    def _finish(self, launched: _Launched) -> Step:
+        values: list[float] = launched.values.tolist()
+        note = launched.note
         if math.isfinite(values[-1]):
             self._bad, self.learned = 0, True
         else:
             note = self._skip()
-        self._recent.append((self.budget.elapsed, count, waited))
+        self._recent.append((self.budget.elapsed, launched.count, launched.waited))
         first = self._recent[0]
         span = self._recent[-1][0] - first[0]
         images = sum(count for _, count, _ in self._recent) - first[1]
         waiting = sum(waited for _, _, waited in self._recent) - first[2]
         content_loss, style_loss, tv_loss, teacher_loss, total_loss, gradient_norm = values
         return Step(
-            step=self.step,
-            images=self.images,
+            step=launched.step,
+            images=launched.images,
             seconds=self.budget.elapsed,
-            done=self.budget.done(self.step),
+            done=self.budget.done(launched.step),
             content_loss=content_loss,
             style_loss=style_loss,
             tv_loss=tv_loss,
             teacher_loss=teacher_loss,
             total_loss=total_loss,
             gradient_norm=gradient_norm,
-            learning_rate=rate,
+            learning_rate=launched.rate,
             images_per_second=images / span if span else 0.0,
             waiting=min(1.0, waiting / span) if span else 0.0,
-            seconds_left=self.budget.left(self.step),
+            seconds_left=self.budget.left(launched.step),
             note=note,
         )
-
-    def _update(self, batch: Array, count: int) -> list[float]:
-        """One step: content, style, tv, teacher, total loss, gradient's norm.
-
-        What isn't finite changes nothing, and is all NaN.
-        """
-        sums = self._gradients(batch, count)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if self.world.size > 1:
-            sums = self._add_up(gradients, sums)
-        norm = torch.nn.utils.get_total_norm(gradients)
-        values: list[float] = torch.cat([sums, norm[None]]).tolist()
-        if not all(map(math.isfinite, values)):
-            return [math.nan] * len(values)
-        self.optimizer.step()
-        return values
-
-    def _gradients(self, batch: Array, count: int) -> Tensor:
-        """Fill the gradients of the mean over `count` images; in parts, if memory asks for it."""
-        while True:
-            try:
-                return self._accumulate(batch, count)
-            except RuntimeError as error:
-                if not out_of_memory(error) or self.parts >= len(batch):
-                    raise
-            self.optimizer.zero_grad()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self.parts = min(len(batch), 2 * self.parts)
-            self.notice(
-                f"out of memory at step {self.step + 1}: {math.ceil(len(batch) / self.parts)} "
-                f"images at once from here on; gradients of {count} are added up as before"
-            )
-
-    def _accumulate(self, batch: Array, count: int) -> Tensor:
-        self.optimizer.zero_grad()
-        sums = torch.zeros(5, device=self.device)
-        size = math.ceil(len(batch) / self.parts)
-        for start in range(0, len(batch), size):
-            content = torch.from_numpy(batch[start : start + size])
-            content = content.to(self.device, non_blocking=True)
-            content = content.permute(0, 3, 1, 2).float()  # a view of NHWC: channels_last already
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                stylized = self.network(content)
-                losses = self.objective(stylized, self.objective.content_features(content))
-                taught = torch.zeros_like(losses.total_loss)
-                if self.teacher is not None:
-                    first = self.images + start * self.world.size + self.world.rank
-                    taught = self.teacher(self.network, content, stylized, first)
-            total = losses.total_loss + taught
-            (total.sum() / count).backward()
-            terms = (losses.content_loss, losses.style_loss, losses.tv_loss, taught, total)
-            sums += torch.stack([term.detach().sum() for term in terms]) / count
-        return sums
-
-    def _add_up(self, gradients: list[Tensor], sums: Tensor) -> Tensor:
-        """Sum gradients and losses over the processes; agree on the time and on Ctrl-C."""
-        clock = self.budget.clock if self.world.main else 0.0
-        flat = torch.cat(
-            [*(g.flatten() for g in gradients), sums, sums.new_tensor([clock, self._stop])]
-        )
-        self.world.add_up(flat)
-        sizes = [*(g.numel() for g in gradients), len(sums), 2]
-        *parts, sums, agreed = torch.split(flat, sizes)
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
-        elapsed, self._stop = agreed.tolist()
-        self.budget.agree(elapsed)
-        return sums
 
     def _skip(self) -> str:
         """Count a step that was not finite; too many in a row go back to the last good state."""
@@ -356,6 +317,7 @@ class Loop:
         if self._restores > RESTORES:
             raise NstError(NOT_FINITE)
         self._load(self.snapshot)
+        self._launched.clear()  # they began from the state that is left
         self._bad = 0
         self.rate /= 2
         self.notice(
@@ -382,28 +344,24 @@ class Loop:
         state = {"random.cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             state["random.cuda"] = torch.cuda.get_rng_state()
-        for index, parameter in enumerate(self.parameters):
-            for name, value in self.optimizer.state[parameter].items():
-                state[f"optimizer.{index}.{name}"] = torch.as_tensor(value).clone()
+        for name, value in self.update.optimizer.tensors().items():
+            state[_OPTIMIZER + name] = value.clone()
         return Snapshot(
             step=self.step,
             images=self.images,
             seconds=self.budget.elapsed,
             rate=self.rate,
-            parts=self.parts,
+            parts=self.update.parts,
             network=network,
             state=state,
         )
 
     def _load(self, snapshot: Snapshot) -> None:
         self.network.load_state_dict(snapshot.network)
-        self.optimizer.state.clear()
-        for key, value in snapshot.state.items():
-            kind, index, *name = key.split(".", 2)
-            if kind == "optimizer":
-                parameter = self.parameters[int(index)]
-                kept = value.item() if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
-                self.optimizer.state[parameter][name[0]] = kept
+        state = snapshot.state.items()
+        self.update.optimizer.load(
+            {k.removeprefix(_OPTIMIZER): v for k, v in state if k.startswith(_OPTIMIZER)}
+        )
         torch.set_rng_state(snapshot.state["random.cpu"])
         if self.device.type == "cuda" and "random.cuda" in snapshot.state:
             torch.cuda.set_rng_state(snapshot.state["random.cuda"])

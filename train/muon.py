@@ -6,7 +6,7 @@ at twice or four times its best rate it loses little, where Adam may diverge (do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,72 +17,84 @@ UPDATE_RMS = 0.2  # of Adam's steps, so that one learning rate serves both (Liu 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al.
 
 
-class Muon(torch.optim.Optimizer):
+class Muon:
     """Muon for parameters of two dimensions and more, Adam for the rest.
 
-    Args:
-        lr: peak step of either, as one would give it to Adam.
+    All that changes from step to step lives in tensors beside the parameters, so that a GPU can
+    record a step and replay it.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
-        super().__init__(list(parameters), {"lr": lr})
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._values = [p.detach() for p in parameters]
+        self._wide = [index for index, p in enumerate(parameters) if p.ndim >= 2]
+        self._narrow = [index for index, p in enumerate(parameters) if p.ndim < 2]
+        self._momenta = [torch.zeros_like(self._values[index]) for index in self._wide]
+        self._means = [torch.zeros_like(self._values[index]) for index in self._narrow]
+        self._squares = [torch.zeros_like(self._values[index]) for index in self._narrow]
+        self._step = torch.zeros((), device=self._values[0].device)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        if closure is not None:
-            raise ValueError("Muon takes no closure")
-        for group in self.param_groups:
-            learning = [p for p in group["params"] if p.grad is not None]
-            self._muon([p for p in learning if p.ndim >= 2], group["lr"])
-            self._adam([p for p in learning if p.ndim < 2], group["lr"])
+    def step(self, gradients: Sequence[Tensor], rate: Tensor, active: Tensor) -> None:
+        """Change the parameters.
+
+        Args:
+            gradients: one for each parameter.
+            rate: peak step of either kind, as one would give it to Adam; a tensor of one number.
+            active: 1, or 0 for a step that is to change nothing, whose gradients are 0.
+        """
+        with torch.no_grad():
+            if self._wide:
+                self._muon([gradients[index] for index in self._wide], rate * active, active)
+            if self._narrow:
+                self._adam([gradients[index] for index in self._narrow], rate * active, active)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state, by the parameter's index and a name: the very tensors, to copy from and to."""
+        kept = {f"{i}.momentum": x for i, x in zip(self._wide, self._momenta, strict=True)}
+        for name, values in (("mean", self._means), ("square", self._squares)):
+            kept |= {f"{i}.{name}": x for i, x in zip(self._narrow, values, strict=True)}
+        return kept | {f"{i}.step": self._step for i in self._narrow[:1]}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` gave; what is missing has not begun."""
+        for name, value in self.tensors().items():
+            value.copy_(tensors[name]) if name in tensors else value.zero_()
 
     # The lists go through torch._foreach_*: one by one, a GPU would wait for hundreds of launches.
 
-    def _muon(self, parameters: list[nn.Parameter], lr: float) -> None:
-        if not parameters:
-            return
-        values, gradients, (momenta,) = self._state(parameters, "momentum")
-        torch._foreach_mul_(momenta, MOMENTUM)
-        torch._foreach_add_(momenta, gradients)
-        nesterov = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)
+    def _muon(self, gradients: list[Tensor], rate: Tensor, active: Tensor) -> None:
+        torch._foreach_mul_(self._momenta, 1 - (1 - MOMENTUM) * active)
+        torch._foreach_add_(self._momenta, gradients)
+        nesterov = torch._foreach_add(gradients, self._momenta, alpha=MOMENTUM)
         # Matrices of one shape go through the iteration as one batch.
         by_shape: dict[torch.Size, list[int]] = {}
-        for index, parameter in enumerate(parameters):
-            by_shape.setdefault(parameter.shape, []).append(index)
+        for index, gradient in enumerate(gradients):
+            by_shape.setdefault(gradient.shape, []).append(index)
         updates = list(nesterov)
         for shape, indices in by_shape.items():
             matrices = torch.stack([nesterov[index].reshape(shape[0], -1) for index in indices])
             size = UPDATE_RMS * max(matrices.shape[1:]) ** 0.5
             for index, update in zip(indices, orthogonalize(matrices) * size, strict=True):
                 updates[index] = update.reshape(shape)
-        torch._foreach_add_(values, updates, alpha=-lr)
+        torch._foreach_mul_(updates, -rate)
+        torch._foreach_add_([self._values[index] for index in self._wide], updates)
 
-    def _adam(self, parameters: list[nn.Parameter], lr: float) -> None:
-        if not parameters:
-            return
-        values, gradients, (means, squares) = self._state(parameters, "mean", "square")
-        steps = [self.state[p].get("step", 0) + 1 for p in parameters]
-        for parameter, step in zip(parameters, steps, strict=True):
-            self.state[parameter]["step"] = step
-        torch._foreach_lerp_(means, gradients, 1 - ADAM_BETAS[0])
-        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - ADAM_BETAS[1])
-        deviations = torch._foreach_div(squares, [1 - ADAM_BETAS[1] ** step for step in steps])
+    def _adam(self, gradients: list[Tensor], rate: Tensor, active: Tensor) -> None:
+        self._step += active
+        squares = list(torch._foreach_mul(gradients, gradients))
+        for kept, new, beta in zip(
+            (self._means, self._squares), (gradients, squares), ADAM_BETAS, strict=True
+        ):
+            change = torch._foreach_sub(new, kept)
+            torch._foreach_mul_(change, (1 - beta) * active)
+            torch._foreach_add_(kept, change)
+        # At least one, for a first step that is not active.
+        count = self._step.clamp(min=1)
+        deviations = torch._foreach_div(self._squares, 1 - ADAM_BETAS[1] ** count)
         torch._foreach_sqrt_(deviations)
         torch._foreach_add_(deviations, 1e-8)
-        sizes = [-lr / (1 - ADAM_BETAS[0] ** step) for step in steps]
-        torch._foreach_addcdiv_(values, means, deviations, sizes)
-
-    def _state(
-        self, parameters: list[nn.Parameter], *names: str
-    ) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]]]:
-        """Values, gradients, and for each name the tensors that are kept; zeros at first."""
-        for parameter in parameters:
-            for name in names:
-                if name not in self.state[parameter]:
-                    self.state[parameter][name] = torch.zeros_like(parameter)
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        kept = [[self.state[p][name] for p in parameters] for name in names]
-        return list(parameters), gradients, kept
+        updates = torch._foreach_div(self._means, deviations)
+        torch._foreach_mul_(updates, -rate / (1 - ADAM_BETAS[0] ** count))
+        torch._foreach_add_([self._values[index] for index in self._narrow], updates)
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

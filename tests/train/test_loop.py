@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +26,7 @@ from nst.train.config import TrainConfig
 from nst.train.config_file import save_config
 from nst.train.loop import Loop
 from nst.train.trainer import TrainProgress, TrainResult, resume_style, train_style
+from nst.train.update import Update
 
 options = partial(small_run, steps=30, save_every=0.0)
 
@@ -216,16 +216,15 @@ def test_changed_content_is_told(tmp_path: Path, style_path: Path, photograph: A
 
 def poison(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
     """Make the gradients of some steps (counted from 1, by calls) not finite."""
-    accumulate, calls = Loop._accumulate, []
+    in_parts, calls = Update._in_parts, []
 
-    def poisoned(self: Loop, batch: Array, count: int) -> Tensor:
+    def poisoned(self: Update, batch: Array, count: int, first: int) -> None:
         calls.append(1)
-        sums = accumulate(self, batch, count)
+        in_parts(self, batch, count, first)
         if bad(len(calls)):
-            self.parameters[0].grad = torch.full_like(self.parameters[0], torch.nan)
-        return sums
+            self.gradients[0].fill_(torch.nan)
 
-    monkeypatch.setattr(Loop, "_accumulate", poisoned)
+    monkeypatch.setattr(Update, "_in_parts", poisoned)
 
 
 def test_one_step_that_is_not_finite_is_skipped(
@@ -276,16 +275,15 @@ def test_steps_that_are_never_finite_again_end_the_run_and_lose_nothing(
 def test_a_network_gone_bad_after_its_best_is_not_the_one_exported(
     tmp_path: Path, style_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_step = Loop._make_step
+    launch = Loop._launch
 
-    def spoiling(self: Loop, batch: Array, done: float, waited: float) -> Any:
-        step = make_step(self, batch, done, waited)
+    def spoiling(self: Loop, batch: Array, done: float, waited: float) -> None:
+        launch(self, batch, done, waited)
         if self.step == 11:
             with torch.no_grad():
                 self.network.output.weight.mul_(torch.nan if self.config.seed else 30)
-        return step
 
-    monkeypatch.setattr(Loop, "_make_step", spoiling)
+    monkeypatch.setattr(Loop, "_launch", spoiling)
     for seed in (0, 1):
         told: list[str] = []
         config = options(style_path, tmp_path / str(seed), steps=12, seed=seed, samples=6)

@@ -1,0 +1,193 @@
+"""One step of training: the gradients of a batch, and what Muon makes of them.
+
+A GPU records a step once and replays it (a CUDA graph): launched kernel by kernel, a step of so
+small a network leaves it idle most of the time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from nst.devices import out_of_memory
+from nst.images import Array
+from nst.losses import PerceptualLoss
+from nst.models.transformer import TransformerNet
+from nst.train.distributed import ALONE, World
+from nst.train.muon import Muon
+from nst.train.teacher import Teacher
+
+TERMS = 5  # content, style, tv, teacher and total loss
+WARM_UP_STEPS = 3  # before a step is recorded: libraries choose their kernels in them
+
+
+class Update:
+    """Changes a network by one batch after another. Nothing that isn't finite changes it.
+
+    Args:
+        world: the processes that share every batch. Their gradients are added up by hand, not by
+            DistributedDataParallel: with it a process that runs out of memory within its backward
+            pass would leave the others waiting.
+
+    Attributes:
+        parts: pieces of a batch that go through the network one after another; grows when memory
+            runs out.
+        gradients: of the last step, one for each parameter; all 0 where it was not finite.
+    """
+
+    def __init__(
+        self,
+        network: TransformerNet,
+        objective: PerceptualLoss,
+        *,
+        teacher: Teacher | None = None,
+        world: World = ALONE,
+        notice: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.network, self.objective, self.teacher = network, objective, teacher
+        self.world, self.notice = world, notice
+        self.parameters = list(network.parameters())
+        self.device = self.parameters[0].device
+        self.optimizer = Muon(self.parameters)
+        self.parts = 1
+        sizes = [parameter.numel() for parameter in self.parameters]
+        # One stretch of memory: a single norm, a single exchange between processes.
+        self._flat = torch.zeros(sum(sizes), device=self.device)
+        self.gradients = [
+            part.as_strided(parameter.shape, parameter.stride())
+            for part, parameter in zip(torch.split(self._flat, sizes), self.parameters, strict=True)
+        ]
+        self._sums = torch.zeros(TERMS, device=self.device)
+        self._rate = torch.zeros((), device=self.device)
+        # Older cards only emulate bf16, slowly.
+        self._autocast = self.device.type == "cuda" and torch.cuda.is_bf16_supported(
+            including_emulation=False
+        )
+        self._recording: _Recording | None = None
+        self._recordable = self.device.type == "cuda" and teacher is None and world.size == 1
+        self._warmed = 0
+
+    def __call__(
+        self, batch: Array, count: int, first: int, rate: float, tell: Sequence[float] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Make a step.
+
+        Args:
+            batch: this process's share, uint8 [B, side, side, 3] RGB.
+            count: images of all processes together.
+            first: index of the first of them.
+            rate: the learning rate.
+            tell: numbers to add up over all processes.
+
+        Returns:
+            The five losses, means over the images, and the gradient's norm, all NaN for a step
+            that was not finite; and the sums of `tell`. Both on the device, not waited for.
+        """
+        self._rate.fill_(rate)
+        told = torch.tensor(tell, device=self.device, dtype=torch.float32)
+        if self._may_record(batch):
+            assert self._recording is not None
+            return self._recording.replay(batch), told
+        self._gradients_of(batch, count, first)
+        if self.world.size > 1:
+            flat = torch.cat([self._flat, self._sums, told])
+            self.world.add_up(flat)
+            gradients, sums, told = torch.split(flat, [len(self._flat), TERMS, len(tell)])
+            self._flat.copy_(gradients)
+            self._sums.copy_(sums)
+        return self._apply(), told
+
+    def _may_record(self, batch: Array) -> bool:
+        """Whether there is a recording for `batch`; made when its size has settled."""
+        if not self._recordable or self.parts > 1:
+            return False
+        if self._recording is not None:
+            return self._recording.fits(batch)
+        self._warmed += 1
+        if self._warmed <= WARM_UP_STEPS:
+            return False
+        try:
+            self._recording = _Recording(self, batch)
+        except RuntimeError as error:
+            self._recordable = False
+            torch.cuda.empty_cache()
+            if not out_of_memory(error):
+                self.notice(f"each step is launched anew, at half the speed or less ({error})")
+        return self._recording is not None
+
+    def _gradients_of(self, batch: Array, count: int, first: int) -> None:
+        """Gradients and losses of the mean over `count` images; in parts, if memory asks for it."""
+        while True:
+            try:
+                self._in_parts(batch, count, first)
+                return
+            except RuntimeError as error:
+                if not out_of_memory(error) or self.parts >= len(batch):
+                    raise
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.parts = min(len(batch), 2 * self.parts)
+            self.notice(
+                f"out of memory: {math.ceil(len(batch) / self.parts)} "
+                f"images at once from here on; gradients of {count} are added up as before"
+            )
+
+    def _in_parts(self, batch: Array, count: int, first: int) -> None:
+        self._flat.zero_()
+        self._sums.zero_()
+        size = math.ceil(len(batch) / self.parts)
+        for start in range(0, len(batch), size):
+            part = torch.from_numpy(batch[start : start + size])
+            part = part.to(self.device, non_blocking=True)
+            self._accumulate(part, count, first + start * self.world.size + self.world.rank)
+
+    def _accumulate(self, batch: Tensor, count: int, first: int) -> None:
+        """Add the gradients and losses of uint8 [B, side, side, 3] to those of the step."""
+        content = batch.permute(0, 3, 1, 2).float()  # a view of NHWC: channels_last already
+        # Every weight is cast once anyway, and a recording must not rest on what was cast before.
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self._autocast, cache_enabled=False
+        ):
+            stylized = self.network(content)
+            losses = self.objective(stylized, self.objective.content_features(content))
+            taught = torch.zeros_like(losses.total_loss)
+            if self.teacher is not None:
+                taught = self.teacher(self.network, content, stylized, first)
+        total = losses.total_loss + taught
+        gradients = torch.autograd.grad(total.sum() / count, self.parameters)
+        torch._foreach_add_(self.gradients, gradients)
+        terms = (losses.content_loss, losses.style_loss, losses.tv_loss, taught, total)
+        self._sums += torch.stack([term.detach().sum() for term in terms]) / count
+
+    def _apply(self) -> Tensor:
+        """Change the parameters; the losses and the gradient's norm."""
+        values = torch.cat([self._sums, self._flat.norm()[None]])
+        finite = torch.isfinite(values).all()
+        self._flat.nan_to_num_(0, 0, 0).mul_(finite)
+        self.optimizer.step(self.gradients, self._rate, finite.float())
+        return torch.where(finite, values, torch.nan)
+
+
+class _Recording:
+    """A step as a CUDA graph, for batches of one size."""
+
+    def __init__(self, update: Update, batch: Array) -> None:
+        self._batch = torch.empty(batch.shape, dtype=torch.uint8, device=update.device)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            update._flat.zero_()
+            update._sums.zero_()
+            update._accumulate(self._batch, len(batch), 0)
+            self._values = update._apply()
+
+    def fits(self, batch: Array) -> bool:
+        return batch.shape == self._batch.shape
+
+    def replay(self, batch: Array) -> Tensor:
+        """Make the step with another batch."""
+        self._batch.copy_(torch.from_numpy(batch))
+        self._graph.replay()
+        return self._values.clone()
