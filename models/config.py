@@ -23,7 +23,7 @@ class TransformerConfig:
         blocks: number of residual blocks.
         norm: `instance` (Ulyanov et al. 2016); `thumbnail`, instance normalisation of a few layers
             by the statistics of a thumbnail (Chen et al. 2022), of the design `folded` only;
-            `batch`, which folds into the convolutions; or `none`.
+            `batch`, which folds into the convolutions of the design `johnson`; or `none`.
         design: `johnson` (Johnson et al. 2016), or `folded`: convolutions and ReLUs only, all of
             which an export computes at a quarter of the resolution.
         half: channels at half the resolution; of the design `folded` only.
@@ -46,8 +46,8 @@ class TransformerConfig:
                 raise ValueError(
                     f"{name} of the network is {value!r}: choose one of {', '.join(choices)}"
                 )
-        if self.design == "folded" and self.norm == "instance":
-            raise ValueError("instance normalisation does not fold: choose thumbnail")
+        if self.design == "folded" and self.norm not in ("thumbnail", "none"):
+            raise ValueError(f"{self.norm} normalisation does not fold: choose thumbnail")
         if self.design == "johnson" and self.norm == "thumbnail":
             raise ValueError("a thumbnail is for the design folded: choose instance")
 

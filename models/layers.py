@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from nst.models.config import Norm
@@ -88,6 +90,83 @@ class ResidualBlock(nn.Module):
         return out
 
 
+class PhaseConv(nn.Module):
+    """Bilinear upsampling by 2 and a 3×3 convolution, computed before the upsampling.
+
+    The four pixels that come of one lie side by side as channels. Bilinear, because nearest
+    neighbours would make steps of smooth ramps; folded in, it costs nothing.
+
+    Takes [B, C, H, W] and gives [B, 4·O, H, W], a 2×2 block row by row, O innermost. Beyond the
+    border is zero.
+    """
+
+    spread: Tensor
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        plain = nn.Conv2d(inputs, outputs, 3)
+        self.weight, self.bias = plain.weight, plain.bias
+        # Row p of a block sees, through tap k, so much of the block d - 1 away.
+        spread = torch.zeros(2, 3, 3)
+        for p, k in itertools.product(range(2), range(3)):
+            block, row = divmod(p + k - 1, 2)
+            spread[p, k, block + 1] += 0.75
+            spread[p, k, block + (2 if row else 0)] += 0.25
+        self.register_buffer("spread", spread, persistent=False)
+
+    def kernel(self) -> tuple[Tensor, Tensor]:
+        """Weight [4·O, C, 3, 3] and bias [4·O] of the convolution that does it all."""
+        assert self.bias is not None
+        weight = torch.einsum("pkd,qle,ockl->pqocde", self.spread, self.spread, self.weight)
+        return weight.flatten(0, 2), self.bias.repeat(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _convolve(x, *self.kernel())
+
+
+class PixelConv(nn.Module):
+    """A 3×3 convolution to the pixels of 2×2 blocks, blurred over 3×3 pixels, from phases.
+
+    The blur (1 2 1) takes away what a shuffle of pixels leaves: a mesh of two pixels' period.
+    Where the features are constant, so is the picture.
+
+    Takes what `PhaseConv` gives, [B, 4·C, H, W], and gives [B, 48, H, W]: the pixels of 4×4 blocks
+    row by row, RGB innermost. Beyond the border is zero.
+    """
+
+    spread: Tensor
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        # One kernel for all pixels of a block at first (Aitken et al. 2017).
+        plain = nn.Conv2d(inputs, 3, 3)
+        self.weight = nn.Parameter(plain.weight.detach().repeat_interleave(4, 0))
+        self.bias = nn.Parameter(torch.zeros(3))
+        # Row f of a block takes, of the pixels s within theirs and through tap k, so much of phase
+        # r of the block d - 1 away.
+        spread = torch.zeros(4, 2, 3, 2, 3)
+        for f, (t, share), k in itertools.product(
+            range(4), ((-1, 0.25), (0, 0.5), (1, 0.25)), range(3)
+        ):
+            cell, s = divmod(f + t, 2)
+            d, r = divmod(cell + k - 1, 2)
+            spread[f, s, k, r, d + 1] += share
+        self.register_buffer("spread", spread, persistent=False)
+
+    def kernel(self) -> tuple[Tensor, Tensor]:
+        """Weight [48, 4·C, 3, 3] and bias [48] of the convolution that does it all."""
+        weight = self.weight.view(3, 2, 2, *self.weight.shape[1:])
+        weight = torch.einsum("fskrd,gtlqe,ostckl->fgorqcde", self.spread, self.spread, weight)
+        return weight.flatten(3, 5).flatten(0, 2), self.bias.repeat(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _convolve(x, *self.kernel())
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return nn.functional.conv2d(x, weight, bias, padding=1)
+
+
 class UpsampleLayer(Chain):
     """Nearest-neighbour upsampling by 2, then a `ConvLayer`.
 
@@ -101,9 +180,8 @@ class UpsampleLayer(Chain):
         outputs: int,
         kernel: int,
         norm: Norm = "instance",
-        padding_mode: PaddingMode = "reflect",
     ) -> None:
         super().__init__(
             nn.Upsample(scale_factor=2, mode="nearest"),
-            ConvLayer(inputs, outputs, kernel, norm=norm, padding_mode=padding_mode),
+            ConvLayer(inputs, outputs, kernel, norm=norm),
         )

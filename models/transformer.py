@@ -6,8 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nst.models.config import PRESETS, Norm, TransformerConfig, preset_config
-from nst.models.layers import Chain, ConvLayer, ResidualBlock, UpsampleLayer
+from nst.models.config import PRESETS, TransformerConfig, preset_config
+from nst.models.layers import (
+    Chain,
+    ConvLayer,
+    PhaseConv,
+    PixelConv,
+    ResidualBlock,
+    UpsampleLayer,
+)
 from nst.models.thumbnail import Statistics, ThumbnailNorm, thumbnail
 
 __all__ = ["PRESETS", "TransformerConfig", "TransformerNet", "preset_config"]
@@ -51,25 +58,23 @@ class TransformerNet(nn.Module):
         self.decoder = Chain(
             UpsampleLayer(4 * width, 2 * width, 3, norm), UpsampleLayer(2 * width, width, 3, norm)
         )
+        self.output: nn.Conv2d | PixelConv
         self.output = nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect")
-        self.shuffle: nn.Module = nn.Identity()
         self.margin, self.grid = 0, 1
 
     def _build_folded(self) -> None:
-        """A convolution of stride 4, an upsampling, a convolution to the pixels of 2×2 blocks."""
+        """A convolution of stride 4, residual blocks, an upsampling, a convolution to pixels."""
         width, norm, half = self.config.width, self.config.norm, self.config.half
         self.encoder = Chain(ConvLayer(3, width, 8, 4, norm=norm, padding=0))
-        plain: Norm = "none" if norm == "thumbnail" else norm
-        residuals = [ResidualBlock(width, plain, "zeros") for _ in range(self.config.blocks)]
+        residuals = [ResidualBlock(width, "none", "zeros") for _ in range(self.config.blocks)]
         before = 0
         if norm == "thumbnail":  # the frame comes in at the start, and half way
             before = (self.config.blocks + 1) // 2
             self.encoder.extend([*residuals[:before], ThumbnailNorm(width)])
         self.residuals = Chain(*residuals[before:])
-        self.decoder = Chain(UpsampleLayer(width, half, 3, plain, "zeros"))
-        self.output = nn.Conv2d(half, 12, 3, padding=1)
+        self.decoder = Chain(PhaseConv(width, half), nn.ReLU())
+        self.output = PixelConv(half)
         # The first kernel reaches two pixels beyond its block of 4×4.
-        self.shuffle = nn.PixelShuffle(2)
         self.margin, self.grid = 2, 4
 
     @property
@@ -108,7 +113,9 @@ class TransformerNet(nn.Module):
             statistics = self.statistics(image)
         height, width = image.shape[-2:]
         x = self.encoder(self._padded(image, rim), Statistics(statistics))
-        x = self.shuffle(self.output(self.decoder(self.residuals(x))))
+        x = self.output(self.decoder(self.residuals(x)))
+        if self.config.design == "folded":
+            x = F.pixel_shuffle(x.unflatten(1, (16, 3)).transpose(1, 2).flatten(1, 2), 4)
         # Strides round up, so the result covers the image: its overhang goes. In float, because
         # bf16 has no room for 256 levels.
         x = x[..., rim : rim + height, rim : rim + width]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -112,38 +111,3 @@ def blocks_as_channels(weight: Tensor, grid: int) -> Tensor:
     blocks = side // grid
     x = weight.reshape(outputs, inputs, blocks, grid, blocks, grid)
     return x.permute(0, 3, 5, 1, 2, 4).reshape(outputs, -1, blocks, blocks)
-
-
-def phases_as_channels(weight: Tensor, *, upsampled: bool = False) -> Tensor:
-    """A 3×3 convolution at twice the resolution as a 3×3 one on 2×2 blocks.
-
-    Args:
-        weight: [O, C, 3, 3].
-        upsampled: its input was enlarged from the blocks' resolution by nearest neighbour, and is
-            read from there.
-
-    Returns:
-        [4·O, 4·C, 3, 3], or [4·O, C, 3, 3] if `upsampled`; the four pixels of a block outermost.
-    """
-    outputs, inputs = weight.shape[:2]
-    result = weight.new_zeros(2, 2, outputs, 2, 2, inputs, 3, 3)
-    for y, x, i, j in itertools.product(range(2), range(2), range(3), range(3)):
-        # Row y of a block sees row y + i - 1: of this block, or of one beside it.
-        (down, from_y), (right, from_x) = divmod(y + i - 1, 2), divmod(x + j - 1, 2)
-        result[y, x, :, from_y, from_x, :, down + 1, right + 1] += weight[:, :, i, j]
-    if upsampled:
-        return result.sum((3, 4)).reshape(4 * outputs, inputs, 3, 3)
-    return result.reshape(4 * outputs, 4 * inputs, 3, 3)
-
-
-def pixels_in_order(values: Tensor) -> Tensor:
-    """Outputs of `phases_as_channels`, 12 for each phase as PixelShuffle(2) takes them, as pixels.
-
-    Args:
-        values: [48, …], by row and column of the phase, colour, row and column within.
-
-    Returns:
-        [48, …], by row and column of a 4×4 block, colour innermost.
-    """
-    split = values.reshape(2, 2, 3, 2, 2, *values.shape[1:])
-    return split.permute(0, 3, 1, 4, 2, *range(5, split.ndim)).reshape(values.shape)

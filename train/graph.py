@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import onnx
 from onnx import TensorProto
+from torch import nn
 
 from nst.infer.signature import INPUT_NAME, OUTPUT_NAME
 from nst.models.transformer import RIM, TransformerNet
@@ -43,6 +44,7 @@ def _johnson(graph: GraphBuilder, network: TransformerNet) -> str:
     for module in (*rest, *network.encoder[1:], network.residuals, network.decoder):
         x = graph.module(x, module)
     last = network.output
+    assert isinstance(last, nn.Conv2d)
     assert last.bias is not None
     x = graph.bytes(graph.conv(x, last, last.weight * 127.5, last.bias * 127.5 + 127.5))
     return graph.add("Transpose", [x], perm=[0, 2, 3, 1])

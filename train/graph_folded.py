@@ -13,16 +13,10 @@ from onnx import TensorProto, numpy_helper
 
 from nst.infer.signature import HELD_NAME, INPUT_NAME, STATISTICS_NAME
 from nst.models.config import THUMBNAIL_LEAST, THUMBNAIL_SIDE
-from nst.models.layers import UpsampleLayer
+from nst.models.layers import PhaseConv, PixelConv
 from nst.models.thumbnail import ThumbnailNorm
 from nst.models.transformer import RIM, TransformerNet
-from nst.train.folding import (
-    blocks_as_channels,
-    for_bytes,
-    phases_as_channels,
-    pixels_in_order,
-    take_apart,
-)
+from nst.train.folding import blocks_as_channels, for_bytes, take_apart
 from nst.train.graph_builder import GraphBuilder, as_array
 
 
@@ -43,17 +37,11 @@ def folded(graph: GraphBuilder, network: TransformerNet, sides: str) -> str:
         graph.normalize = _Held(graph, measured)
     x, blocks = _as_blocks(graph, INPUT_NAME, sides, grid, RIM + network.margin)
     x = graph.module(_encode(graph, network, x), network.residuals)
-    upsample = network.decoder[0]
-    assert isinstance(upsample, UpsampleLayer)
-    _, weight, bias, rest = take_apart(upsample[1])
-    assert bias is not None
-    x = graph.plain_conv(x, phases_as_channels(weight, upsampled=True), bias.repeat(4), 1)
-    for module in rest:
-        x = graph.module(x, module)
-    last = network.output
-    assert last.bias is not None
-    weight = pixels_in_order(phases_as_channels(last.weight))
-    bias = pixels_in_order(last.bias.repeat(4))
+    phases, pixels = network.decoder[0], network.output
+    assert isinstance(phases, PhaseConv)
+    assert isinstance(pixels, PixelConv)
+    x = graph.add("Relu", [graph.plain_conv(x, *phases.kernel(), 1)])
+    weight, bias = pixels.kernel()
     x = graph.bytes(graph.plain_conv(x, weight * 127.5, bias * 127.5 + 127.5, 1))
 
     x = graph.add("Transpose", [x], perm=[0, 2, 3, 1])

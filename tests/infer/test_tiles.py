@@ -52,7 +52,6 @@ def loud(config: TransformerConfig) -> TransformerNet:
 CONFIGS = {
     "folded": TransformerConfig(32, 3, "none", "folded"),
     "folded, thumbnail": TransformerConfig(16, 2, "thumbnail", "folded"),
-    "folded, batch": TransformerConfig(16, 2, "batch", "folded"),
     "johnson, batch": TransformerConfig(8, 2, "batch"),
 }
 

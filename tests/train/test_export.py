@@ -36,7 +36,6 @@ def network(config: TransformerConfig | None = None) -> TransformerNet:
     [
         PRESETS["quality"],
         TransformerConfig(width=16, design="folded", norm="none"),
-        TransformerConfig(width=8, half=4, design="folded", norm="batch"),
         TransformerConfig(width=16, design="folded", norm="thumbnail"),
     ],
 )

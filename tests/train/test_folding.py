@@ -21,8 +21,6 @@ from nst.train.folding import (
     SMALLEST_SCALE,
     blocks_as_channels,
     equalize,
-    phases_as_channels,
-    pixels_in_order,
     take_apart,
 )
 
@@ -48,36 +46,6 @@ def test_strides_as_blocks(inputs: int, outputs: int, grid: int, blocks: int, se
     torch.testing.assert_close(
         F.conv2d(gather(x, grid), blocks_as_channels(weight, grid)), expected
     )
-
-
-@settings(max_examples=30, deadline=None)
-@given(small, small, st.integers(1, 5), st.integers(1, 5), st.integers(0, 99))
-def test_half_the_resolution_as_phases(
-    inputs: int, outputs: int, height: int, width: int, seed: int
-) -> None:
-    x = normal(seed, 2, inputs, 2 * height, 2 * width)
-    weight, bias = normal(seed + 1, outputs, inputs, 3, 3), normal(seed + 2, outputs)
-    expected = gather(F.conv2d(x, weight, bias, padding=1), 2)
-    got = F.conv2d(gather(x, 2), phases_as_channels(weight), bias.repeat(4), padding=1)
-    torch.testing.assert_close(got, expected)
-
-
-@settings(max_examples=30, deadline=None)
-@given(small, small, st.integers(1, 5), st.integers(1, 5), st.integers(0, 99))
-def test_upsampling_on_paper(inputs: int, outputs: int, height: int, width: int, seed: int) -> None:
-    x, weight = normal(seed, 2, inputs, height, width), normal(seed + 1, outputs, inputs, 3, 3)
-    enlarged = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    expected = gather(F.conv2d(enlarged, weight, padding=1), 2)
-    got = F.conv2d(x, phases_as_channels(weight, upsampled=True), padding=1)
-    torch.testing.assert_close(got, expected)
-
-
-def test_pixels_in_order() -> None:
-    """What PixelShuffle(2) makes of both phases, read off as 4×4 blocks."""
-    x = normal(0, 2, 12, 6, 10)
-    expected = gather(nn.PixelShuffle(2)(x), 4)
-    got = pixels_in_order(gather(x, 2).transpose(0, 1)).transpose(0, 1)
-    torch.testing.assert_close(got, expected)
 
 
 @settings(max_examples=10, deadline=None)
