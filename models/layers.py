@@ -151,12 +151,14 @@ class PixelConv(nn.Module):
             cell, s = divmod(f + t, 2)
             d, r = divmod(cell + k - 1, 2)
             spread[f, s, k, r, d + 1] += share
-        self.register_buffer("spread", spread, persistent=False)
+        # Flat, because `to(memory_format=torch.channels_last)` refuses five axes.
+        self.register_buffer("spread", spread.flatten(), persistent=False)
 
     def kernel(self) -> tuple[Tensor, Tensor]:
         """Weight [48, 4·C, 3, 3] and bias [48] of the convolution that does it all."""
-        weight = self.weight.view(3, 2, 2, *self.weight.shape[1:])
-        weight = torch.einsum("fskrd,gtlqe,ostckl->fgorqcde", self.spread, self.spread, weight)
+        weight = self.weight.reshape(3, 2, 2, *self.weight.shape[1:])
+        spread = self.spread.view(4, 2, 3, 2, 3)
+        weight = torch.einsum("fskrd,gtlqe,ostckl->fgorqcde", spread, spread, weight)
         return weight.flatten(3, 5).flatten(0, 2), self.bias.repeat(16)
 
     def forward(self, x: Tensor) -> Tensor:

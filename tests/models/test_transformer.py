@@ -104,6 +104,7 @@ def folded(image: Tensor, w: dict[str, Tensor], given: Given | None = None) -> T
 def test_the_folded_design_matches_a_plain_loop(norm: Norm) -> None:
     torch.manual_seed(0)
     network = TransformerNet(TransformerConfig(8, 3, norm, "folded", half=4)).double()
+    network = network.to(memory_format=torch.channels_last)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     image = torch.rand(2, 3, 152, 256, dtype=torch.float64) * 255
