@@ -98,6 +98,7 @@ class PerceptualLoss(nn.Module):
         styles: style images, each float [1, 3, H, W] RGB in [0, 255].
         style_weights: one per style; the Gram matrices are averaged by them.
         config: layers, weights and the VGG-19 to use.
+        vgg: that VGG-19, if it is loaded already.
 
     Attributes:
         layer_weights: what the loss of each style layer is multiplied by.
@@ -108,12 +109,12 @@ class PerceptualLoss(nn.Module):
         styles: Sequence[Tensor],
         style_weights: Sequence[float] = (),
         config: ObjectiveConfig | None = None,
+        vgg: VGG19Features | None = None,
     ) -> None:
         super().__init__()
         self.config = config or ObjectiveConfig()
-        self.vgg = VGG19Features(
-            (*self.config.content_layers, *self.config.style_layers), self.config.vgg
-        ).to(styles[0].device)
+        layers = (*self.config.content_layers, *self.config.style_layers)
+        self.vgg = vgg or VGG19Features(layers, self.config.vgg).to(styles[0].device)
         shares = check_weights("style weights", style_weights, len(styles))
         grams: dict[str, Tensor] = {}
         with torch.no_grad():
@@ -176,11 +177,13 @@ def build_objective(
     style_weights: Sequence[float],
     config: ObjectiveConfig,
     device: torch.device,
+    vgg: VGG19Features | None = None,
 ) -> PerceptualLoss:
     """The objective for style images, HWC uint8 RGB of any size and shape.
 
     Args:
         style_weights: one per style; empty for equal parts.
+        vgg: of another objective with the same layers, to share.
     """
     pieces: list[Tensor] = []
     weights: list[float] = []
@@ -189,7 +192,7 @@ def build_objective(
         images, areas = style_pieces(style, config.style_size)
         pieces += [to_tensor(image).to(device) for image in images]
         weights += [share * area for area in areas]
-    return PerceptualLoss(pieces, weights, config)
+    return PerceptualLoss(pieces, weights, config, vgg)
 
 
 def _wide(x: Tensor) -> Tensor:

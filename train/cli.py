@@ -104,6 +104,9 @@ def train_command(
     preset: Annotated[
         str, _quality(help=f"Shape of the network: {', '.join(PRESETS)}.")
     ] = _DEFAULT["preset"],
+    from_scratch: Annotated[
+        bool, _quality("--from-scratch", help="Begin with noise, not with the base network.")
+    ] = _DEFAULT["from_scratch"],
     steps: Annotated[int | None, _quality(help="Steps to train, instead of --seconds.")] = _DEFAULT[
         "steps"
     ],

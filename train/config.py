@@ -43,6 +43,7 @@ class TrainConfig:
             downloaded once; None for the built-in ones.
         out: folder of the run; None for `runs/STYLE`, numbered if that exists.
         preset: name of the network's shape.
+        from_scratch: begin with random weights, not with the preset's base network.
         objective: what is minimised.
         teacher: `optimizer`, or a model (ONNX or checkpoint) to learn from beside the objective;
             None for neither.
@@ -70,6 +71,7 @@ class TrainConfig:
     content: Path | None = None
     out: Path | None = None
     preset: str = "quality"
+    from_scratch: bool = False
     objective: ObjectiveConfig = ObjectiveConfig()
     teacher: str | None = None
     teacher_weight: float = 1.0

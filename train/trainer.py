@@ -25,6 +25,7 @@ from nst.models.transformer import TransformerNet
 from nst.photographs import held_out
 from nst.styles import prepare_style
 from nst.tensors import to_image, to_tensor
+from nst.train.base import base_network
 from nst.train.checkpoint import Checkpoint, save_checkpoint
 from nst.train.coco import DownloadProgress
 from nst.train.config import TrainConfig, model_name
@@ -186,8 +187,9 @@ def _train(
         if world.main:
             stack.enter_context(_alone(folder))
         torch.manual_seed(config.seed)
-        network = TransformerNet(preset_config(config.preset)).to(device)
-        network = network.to(memory_format=torch.channels_last)
+        network = None if config.from_scratch or resumed else base_network(config.preset)
+        network = network or TransformerNet(preset_config(config.preset))
+        network = network.to(device).to(memory_format=torch.channels_last).train()
         objective = build_objective(styles, config.style_weights, config.objective, device)
         objective = objective.to(memory_format=torch.channels_last)
 

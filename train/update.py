@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nst.devices import out_of_memory
 from nst.images import Array
-from nst.losses import PerceptualLoss
-from nst.models.transformer import TransformerNet
+from nst.losses import Losses
 from nst.train.distributed import ALONE, World
 from nst.train.muon import Muon
 from nst.train.teacher import Teacher
 
 TERMS = 5  # content, style, tv, teacher and total loss
 WARM_UP_STEPS = 3  # before a step is recorded: libraries choose their kernels in them
+
+
+class Objective(Protocol):
+    """What is minimised: `PerceptualLoss`, or something that is called the same way."""
+
+    def content_features(self, content: Tensor) -> dict[str, Tensor]: ...
+
+    def __call__(self, image: Tensor, content_features: dict[str, Tensor]) -> Losses: ...
 
 
 class Update:
@@ -40,8 +48,8 @@ class Update:
 
     def __init__(
         self,
-        network: TransformerNet,
-        objective: PerceptualLoss,
+        network: nn.Module,
+        objective: Objective,
         *,
         teacher: Teacher | None = None,
         world: World = ALONE,

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -270,6 +271,50 @@ def test_steps_that_are_never_finite_again_end_the_run_and_lose_nothing(
     state = load_checkpoint(tmp_path / "run" / "checkpoints" / "step-0000020.safetensors")
     assert state.snapshot is not None
     assert state.snapshot.step == 20
+
+
+def launch_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: steps begin before the losses of those before them are known."""
+    begin = Loop.__init__
+
+    def ahead(self: Loop, *args: Any, **more: Any) -> None:
+        begin(self, *args, **more)
+        self._ahead = loop_module.AHEAD
+
+    monkeypatch.setattr(Loop, "__init__", ahead)
+
+
+def test_steps_launched_ahead_are_the_same_steps(
+    tmp_path: Path, style_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"steps": 24, "batch_size": 1, "samples": 2}
+    one = train_style(options(style_path, tmp_path / "one", **config))
+    launch_ahead(monkeypatch)
+    seen: list[TrainProgress] = []
+    other = train_style(options(style_path, tmp_path / "other", **config), seen.append)
+    assert [p.step for p in seen] == list(range(1, 25))
+    assert all(torch.equal(value, weights(other)[k]) for k, value in weights(one).items())
+    terms = ("step", "images", "content_loss", "style_loss", "total_loss", "learning_rate")
+    logs = [[[row[term] for term in terms] for row in rows(r.folder)] for r in (one, other)]
+    assert logs[0] == logs[1]
+
+
+def test_bad_steps_launched_ahead_are_left_behind(
+    tmp_path: Path, style_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch_ahead(monkeypatch)
+    # A network that has gone bad stays so, until it is replaced.
+    restored: list[str] = []
+    poison(monkeypatch, lambda call: call >= 24 and not restored)
+    seen: list[TrainProgress] = []
+    config = options(style_path, tmp_path / "run", steps=32, batch_size=1)
+    result = train_style(config, seen.append, notice=restored.append)
+    assert len(restored) == 1
+    notes = {int(row["step"]): row["note"] for row in rows(tmp_path / "run")}
+    assert notes[26].startswith("restored step 2")
+    # Steps 27 and 28 had begun by then; they count, but nobody hears of them.
+    assert [p.step for p in seen] == [*range(1, 24), *range(29, 33)]
+    assert result.steps == 32
 
 
 def test_a_network_gone_bad_after_its_best_is_not_the_one_exported(

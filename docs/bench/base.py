@@ -1,0 +1,65 @@
+"""Make the base network of a preset, from which `nst-train` starts every style.
+
+    python docs/bench/base.py STYLES --content PHOTOGRAPHS [--preset balanced] [--variants 8]
+        [--steps 6000] [--without wave starry_night …] [--out models/base/balanced.safetensors]
+
+STYLES is a folder of paintings. Each is joined by variants of itself: parts of it, turned, with
+their colours exchanged or inverted. Leave out the styles that the base will be judged by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from nst.images import image_names, load_style
+from nst.train.base import FOLDER, train_base, varied
+from nst.train.checkpoint import save_checkpoint
+from nst.train.data import open_content
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("styles", type=Path)
+    parser.add_argument("--content", type=Path)
+    parser.add_argument("--preset", default="balanced")
+    parser.add_argument("--variants", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--without", nargs="*", default=[])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+
+    rng = np.random.default_rng(args.seed)
+    names = [n for n in sorted(image_names(args.styles)) if Path(n).stem not in args.without]
+    paintings = [load_style(args.styles / name) for name in names]
+    styles = [*paintings, *(varied(p, rng) for p in paintings for _ in range(args.variants))]
+    start = time.monotonic()
+
+    def report(step: int, loss: float) -> None:
+        print(f"{step} steps, {time.monotonic() - start:.0f} s, loss {loss:.3g}", flush=True)
+
+    network = train_base(
+        args.preset,
+        styles,
+        open_content(args.content, args.seed, args.size),
+        steps=args.steps,
+        batch_size=args.batch_size,
+        side=args.size,
+        learning_rate=args.lr,
+        seed=args.seed,
+        callback=report,
+    )
+    about = {
+        "made_from": json.dumps([Path(name).stem for name in names]),
+        "variants": str(args.variants),
+        "steps": str(args.steps),
+        "batch_size": str(args.batch_size),
+    }
+    save_checkpoint(args.out or FOLDER / f"{args.preset}.safetensors", network, about)

@@ -1,0 +1,140 @@
+"""The base network: many styles in one, merged into a start for others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_runs import make_small, small_run
+
+from nst.config import ObjectiveConfig
+from nst.errors import ModelError
+from nst.images import Array, load_style
+from nst.losses import build_objective
+from nst.models.config import TransformerConfig
+from nst.models.transformer import TransformerNet
+from nst.train import base
+from nst.train.base import ManyStyles, StyleBank, base_network, train_base, varied
+from nst.train.checkpoint import save_checkpoint
+from nst.train.data import open_content
+from nst.train.trainer import train_style
+
+CONFIG = TransformerConfig(8, 1, "thumbnail", "folded", half=4)
+
+
+def loud_bank(count: int) -> StyleBank:
+    torch.manual_seed(0)
+    bank = StyleBank(TransformerNet(CONFIG), count)
+    for own in bank.own:
+        torch.nn.init.normal_(own, std=0.02)
+    torch.nn.init.normal_(bank.network.output.weight, std=0.3)
+    return bank
+
+
+def test_a_new_bank_is_its_network_in_every_style() -> None:
+    torch.manual_seed(0)
+    network = TransformerNet(CONFIG)
+    bank, image = StyleBank(network, 3), torch.rand(1, 3, 40, 48) * 255
+    for style in range(3):
+        bank.chosen.fill_(style)
+        torch.testing.assert_close(bank(image), network(image))
+    merged = bank.merged()
+    assert all(torch.equal(v, merged.state_dict()[k]) for k, v in network.state_dict().items())
+
+
+def test_each_style_has_gains_and_offsets_of_its_own() -> None:
+    bank, image = loud_bank(2), torch.rand(1, 3, 40, 48) * 255
+    painted = []
+    for style in range(2):
+        bank.chosen.fill_(style)
+        painted.append(bank(image))
+        # A network with that style's gains and offsets written into it.
+        plain = TransformerNet(CONFIG)
+        with torch.no_grad():
+            for own, shared, value in zip(
+                bank.own, bank.network.parameters(), plain.parameters(), strict=True
+            ):
+                mine = base.OWN_SPEED * own[style * len(shared) : (style + 1) * len(shared)]
+                gain = (1 + mine).view(-1, *[1] * (shared.ndim - 1))
+                value.copy_(shared * gain if shared.ndim > 1 else shared + mine)
+        torch.testing.assert_close(plain(image), painted[-1])
+    assert (painted[0] - painted[1]).abs().max() > 1
+    gradients = torch.autograd.grad(painted[1].sum(), list(bank.parameters()))
+    halves = [g.view(2, -1) for g in gradients[-len(bank.own) :]]
+    assert all((half[0] == 0).all() for half in halves)
+    assert any((half[1] != 0).any() for half in halves)
+
+
+def test_the_objective_of_many_is_that_of_the_chosen_one(
+    style_path: Path, photograph: Array
+) -> None:
+    config, cpu = ObjectiveConfig(style_size=64), torch.device("cpu")
+    style = load_style(style_path)
+    objectives = [build_objective([image], (), config, cpu) for image in (style, 255 - style)]
+    chosen = torch.zeros(1, dtype=torch.int64)
+    many = ManyStyles(objectives, chosen)
+    content = torch.from_numpy(photograph[:64, :64].copy()).permute(2, 0, 1)[None].float()
+    image, targets = 255 - content, many.content_features(content)
+    totals = []
+    for index, objective in enumerate(objectives):
+        chosen.fill_(index)
+        got, expected = many(image, targets), objective(image, targets)
+        torch.testing.assert_close(got.content_loss, expected.content_loss)
+        torch.testing.assert_close(got.style_loss, expected.style_loss)
+        totals.append(float(got.total_loss))
+    assert totals[0] != pytest.approx(totals[1], rel=1e-3)
+
+
+def test_variants_are_parts_of_the_style(style_path: Path) -> None:
+    style = load_style(style_path)
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        other = varied(style, rng)
+        assert min(other.shape[:2]) >= min(style.shape[:2]) // 2
+        assert other.dtype == np.uint8
+        assert other.shape[:2] != style.shape[:2] or not np.array_equal(other, style)
+
+
+def test_training_makes_a_start_that_helps(
+    tmp_path: Path, style_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the base of variants of a style, that style begins better than from noise."""
+    make_small(monkeypatch, CONFIG)
+    monkeypatch.setattr(base, "FOLDER", tmp_path)
+    assert base_network("small") is None
+    style = load_style(style_path)
+    styles = [varied(style, np.random.default_rng(seed)) for seed in range(2)]
+    reports: list[tuple[int, float]] = []
+    network = train_base(
+        "small",
+        styles,
+        open_content(None),
+        steps=40,
+        batch_size=2,
+        side=64,
+        learning_rate=5e-3,
+        device="cpu",
+        callback=lambda *report: reports.append(report),
+    )
+    assert [step for step, _ in reports] == [40]
+    save_checkpoint(tmp_path / "small.safetensors", network, {})
+    losses = {}
+    for from_scratch in (False, True):
+        out = tmp_path / str(from_scratch)
+        run = small_run(style_path, out, steps=2, from_scratch=from_scratch)
+        losses[from_scratch] = train_style(run).after.total_loss
+    assert losses[False] < 0.95 * losses[True]
+
+
+def test_a_base_of_another_shape_or_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_small(monkeypatch, CONFIG)
+    monkeypatch.setattr(base, "FOLDER", tmp_path)
+    save_checkpoint(tmp_path / "small.safetensors", TransformerNet(TransformerConfig(4, 1)), {})
+    assert base_network("small") is None
+    (tmp_path / "small.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ModelError, match=r"small\.safetensors"):
+        base_network("small")
