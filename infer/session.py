@@ -111,10 +111,7 @@ class Stylizer:
         check_number("strength", strength, most=1)
         single = image.ndim == 3
         batch = image[None] if single else image
-        if batch.ndim != 4 or batch.shape[3] != 3 or batch.dtype != np.uint8 or not batch.size:
-            raise UsageError(
-                f"the image is {image.dtype} {list(image.shape)}: give uint8 [H, W, 3] RGB"
-            )
+        _check_images(batch)
         if strength == 0 and self._run_session is not None:
             return image.copy()
         reach = self.reach if self.signature.native else None
@@ -136,11 +133,11 @@ class Stylizer:
         Returns:
             float32 [1, K, 2], the means and the deviations of K channels; None if it takes none.
         """
+        _check_images(image[None])
         if not self.signature.statistics:
             return None
-        found: Statistics = self._runner()(
-            self.signature, thumbnail(image)[None], fetch=STATISTICS_NAME
-        )
+        small = _enlarged(thumbnail(image)[None])
+        found: Statistics = self._runner()(self.signature, small, fetch=STATISTICS_NAME)
         return found
 
     def close(self) -> None:
@@ -164,12 +161,10 @@ class Stylizer:
             raise NstError(f"{self._name} is closed: make a new Stylizer")
         return run
 
-    def _in_tiles(
-        self, batch: Array, reach: int, report: Report | None, side: int | None = None
-    ) -> Array:
+    def _in_tiles(self, batch: Array, reach: int, report: Report | None) -> Array:
         """Repaint uint8 [N, H, W, 3] in tiles, under the statistics of each image as a whole."""
         done: list[Array] = []
-        count = len(batch) * len(tiles(batch.shape[1:3], reach, side))
+        count = len(batch) * len(tiles(batch.shape[1:3], reach))
 
         def step(part: int, parts: int) -> None:
             if report is not None:
@@ -177,16 +172,13 @@ class Stylizer:
 
         for image in batch:
             repaint = partial(self._repaint, held=self.statistics(image))
-            done.append(repaint_tiles(repaint, image[None], reach, step, side))
+            done.append(repaint_tiles(repaint, image[None], reach, step))
         return np.concatenate(done)
 
     def _repaint(self, batch: Array, held: Statistics | None = None) -> Array:
         run = partial(self._runner(), held=held)
         height, width = batch.shape[1:3]
-        down, right = max(0, SMALLEST_SIDE - height), max(0, SMALLEST_SIDE - width)
-        batch = np.ascontiguousarray(batch)
-        if down or right:
-            batch = np.pad(batch, ((0, 0), (0, down), (0, right), (0, 0)), "edge")
+        batch = _enlarged(batch)
         try:
             stylized = _in_batches(run, self.signature, batch)
         except Exception as error:
@@ -269,6 +261,7 @@ class _BoundRunner(_Runner):
             if signature.statistics:
                 if held is None:
                     held = np.full((1, signature.statistics, 2), np.nan, np.float32)
+                self._held = held  # the binding has but its address
                 self._binding.bind_cpu_input(HELD_NAME, held)
             self._session.run_with_iobinding(self._binding)
             output: NDArray[Any] = self._output.numpy()
@@ -279,6 +272,21 @@ def check_strength(strength: float, quality: int = 95) -> None:
     """Raise `UsageError` for a strength outside 0 to 1 or a quality outside 1 to 100."""
     check_number("strength", strength, most=1)
     check_number("quality", quality, least=1, most=100)
+
+
+def _check_images(batch: Array) -> None:
+    if batch.ndim != 4 or batch.shape[3] != 3 or batch.dtype != np.uint8 or not batch.size:
+        raise UsageError(
+            f"the image is {batch.dtype} {list(batch.shape[1:])}: give uint8 [H, W, 3] RGB"
+        )
+
+
+def _enlarged(batch: Array) -> Array:
+    """`batch`, its border continued to the smallest sides that a model takes."""
+    down, right = (max(0, SMALLEST_SIDE - side) for side in batch.shape[1:3])
+    if down or right:
+        batch = np.pad(batch, ((0, 0), (0, down), (0, right), (0, 0)), "edge")
+    return np.ascontiguousarray(batch)
 
 
 def _in_batches(

@@ -47,12 +47,14 @@ def equalize(network: TransformerNet, photographs: Sequence[Array]) -> Transform
     """A copy that computes the same, where every channel to be normalised comes at one scale.
 
     Its mean is 0 and its deviation 1 over all photographs, so that one 8-bit scale serves all
-    channels alike; the normalisation undoes it. No scale is nearly nothing.
+    channels alike; the normalisation undoes it. No scale is nearly nothing. A network that takes no
+    thumbnail's statistics is left as it is.
 
     Args:
-        network: with a thumbnail's statistics.
         photographs: HWC uint8 RGB.
     """
+    if network.config.norm != "thumbnail":
+        return network
     network = copy.deepcopy(network)
     layers = [
         (layer[0], layer[1])

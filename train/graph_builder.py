@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,11 +54,12 @@ class GraphBuilder:
     def numbers(self, *values: int) -> str:
         return self.constant(np.array(values))
 
-    def constant(self, value: NDArray[Any] | np.float32) -> str:
-        """The name of a value; equal ones are kept once."""
+    def constant(self, value: NDArray[Any] | np.float32, *, shared: bool = True) -> str:
+        """The name of a value; equal ones are kept once, if they may be shared."""
         array = np.asarray(value, order="C")
         prefix = EXACT if self._exact else "constant"
-        key = (prefix, array.dtype.str, array.shape, array.tobytes())
+        place = -1 if shared else len(self.weights)
+        key = (prefix, place, array.dtype.str, array.shape, array.tobytes())
         if key not in self._names:
             self._names[key] = f"{prefix}_{len(self.weights)}"
             self.weights.append(numpy_helper.from_array(array, self._names[key]))
@@ -109,7 +111,8 @@ class GraphBuilder:
         return self.add("Transpose", [self.view(x, *shape)], perm=[0, 2, 1, 3])
 
     def instance_norm(self, x: str, layer: nn.InstanceNorm2d) -> str:
-        inputs = [x, self.constant(as_array(layer.weight)), self.constant(as_array(layer.bias))]
+        own = partial(self.constant, shared=False)  # quantisation changes each by itself
+        inputs = [x, own(as_array(layer.weight)), own(as_array(layer.bias))]
         return self.add("InstanceNormalization", inputs, epsilon=layer.eps)
 
     def module(self, x: str, module: nn.Module) -> str:

@@ -20,8 +20,8 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al.
 class Muon:
     """Muon for parameters of two dimensions and more, Adam for the rest.
 
-    All that changes from step to step lives in tensors beside the parameters, so that a GPU can
-    record a step and replay it.
+    All that changes from step to step lives in tensors beside the parameters: a GPU need not be
+    waited for.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:

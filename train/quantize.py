@@ -8,29 +8,25 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from nst.errors import ExportError
 from nst.images import Array
 from nst.infer.signature import HELD_NAME, INPUT_NAME
+from nst.train.calibrate import Floats, Params, best_params, calibrate, channel_moments
 from nst.train.graph_builder import EXACT
-
-Floats = NDArray[np.float32]
 
 # Nodes that move values and change none: they work on integers as they do on floats.
 _MOVES = frozenset({"Pad", "Reshape", "Resize", "Slice", "Transpose"})
 # A wide convolution to few channels stays in float: integer kernels compute sixteen channels or
 # more at once, so Johnson's 9×9 to RGB takes twice as long in them, and a gigabyte.
 _FEW_CHANNELS, _WIDE = 8, 5
-_SAMPLES = 16384  # values kept of each tensor and photograph
 # Seven bits: the products of CPUs without VNNI saturate at eight (vpmaddubsw adds two in 16 bits).
 _WEIGHT_MOST = 63
 _AFFINE_WEIGHT = 127  # each stands alone: no sum that could saturate
@@ -79,15 +75,7 @@ def to_int8(model: onnx.ModelProto, photographs: Sequence[Array]) -> onnx.ModelP
     return _Quantizer(model, photographs).run()
 
 
-@dataclass(frozen=True)
-class _Params:
-    """Affine 8-bit quantisation: real value = scale · (integer − zero), integer of 0 to 255."""
-
-    scale: np.float32
-    zero: np.uint8
-
-
-_BYTES = _Params(np.float32(1), np.uint8(0))  # pixels are integers already
+_BYTES = Params(np.float32(1), np.uint8(0))  # pixels are integers already
 
 
 class _Quantizer:
@@ -106,15 +94,15 @@ class _Quantizer:
         self.affines = self._find_affines()
         self.integers: dict[str, str] = {}  # float tensor -> its integer twin
         self.integer_only: set[str] = set()  # read by nobody as the float that it was
-        self.params: dict[str, _Params] = {}
+        self.params: dict[str, Params] = {}
         self.built: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
 
     def run(self) -> onnx.ModelProto:
         wanted = self._tensors()
         pixels = self._pixels()
-        ranges = _calibrate(self.model, sorted(wanted - pixels), self.photographs)
-        self.params = {name: _best_params(values) for name, values in ranges.items()}
+        ranges = calibrate(self.model, sorted(wanted - pixels), self.photographs)
+        self.params = {name: best_params(values) for name, values in ranges.items()}
         self.params |= dict.fromkeys(pixels, _BYTES)
         last = self._last()
         skipped: set[str] = set()
@@ -180,10 +168,10 @@ class _Quantizer:
             # What the thumbnail's own statistics have normalised becomes integers again.
             if node.op_type == "Cast" and self._normalized(node.input[0]):
                 self.integer_only.add(self._after_relu(node.output[0]))
-            # A sum is of integers if both its terms are, as where normalisation folds away.
             if node.output[0] in self.affines:
                 fed.add(self._root(node.input[0]))
                 self.integer_only.add(self.affines[node.output[0]][-1])
+            # A sum is of integers if both its terms are, as where normalisation folds away.
             if node.op_type == "Add" and all(
                 self._root(name) in self.integer_only for name in node.input
             ):
@@ -291,12 +279,12 @@ class _Quantizer:
                 node.input[index] = self._dequantize(self.integers[name], self.params[root])
         self.built.append(node)
 
-    def _quantize(self, name: str, params: _Params) -> str:
+    def _quantize(self, name: str, params: Params) -> str:
         output = f"{name}_quantized"
         self._add("QuantizeLinear", [name, *self._params(params)], output)
         return output
 
-    def _dequantize(self, name: str, params: _Params) -> str:
+    def _dequantize(self, name: str, params: Params) -> str:
         output = f"{name}_float_{len(self.built)}"
         self._add("DequantizeLinear", [name, *self._params(params)], output)
         return output
@@ -311,7 +299,7 @@ class _Quantizer:
         self._add("DequantizeLinear", inputs, output, axis=0)
         return output
 
-    def _params(self, params: _Params) -> list[str]:
+    def _params(self, params: Params) -> list[str]:
         scale = self._constant(f"scale_{float(params.scale)!r}", np.asarray(params.scale))
         return [scale, self._constant(f"zero_{int(params.zero)}", np.asarray(params.zero))]
 
@@ -340,7 +328,7 @@ def _equalize(model: onnx.ModelProto, photographs: Sequence[Array]) -> None:
     if not pairs:
         return
     weights = {w.name: w for w in model.graph.initializer}
-    moments = _channel_moments(model, [conv.output[0] for conv, _ in pairs], photographs)
+    moments = channel_moments(model, [conv.output[0] for conv, _ in pairs], photographs)
     for conv, norm in pairs:
         mean, variance = moments[conv.output[0]]
         epsilon = norm.attribute[0].f
@@ -358,69 +346,6 @@ def _equalize(model: onnx.ModelProto, photographs: Sequence[Array]) -> None:
         name = f"{weight.name}_bias"
         model.graph.initializer.append(numpy_helper.from_array(bias.astype(np.float32), name))
         conv.input.append(name)
-
-
-def _channel_moments(
-    model: onnx.ModelProto, names: Sequence[str], photographs: Sequence[Array]
-) -> dict[str, tuple[Floats, Floats]]:
-    """Mean and variance of each channel of the tensors `names` over all photographs."""
-    sums: dict[str, NDArray[np.float64]] = {}
-    for values in _activations(model, names, photographs):
-        for name, x in values.items():
-            flat = x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1).astype(np.float64)
-            moments = np.stack([flat.mean(1), np.square(flat).mean(1)])
-            sums[name] = sums.get(name, 0) + moments / len(photographs)
-    result = {}
-    for name, (mean, square) in sums.items():
-        result[name] = (mean, np.maximum(square - mean**2, 0))
-    return result
-
-
-def _calibrate(
-    model: onnx.ModelProto, names: Sequence[str], photographs: Sequence[Array]
-) -> dict[str, Floats]:
-    """A sample of the values of each tensor, its extremes included."""
-    rng = np.random.default_rng(0)
-    kept: dict[str, list[Floats]] = defaultdict(list)
-    for values in _activations(model, names, photographs):
-        for name, x in values.items():
-            flat = x.ravel()
-            kept[name].append(flat[rng.integers(flat.size, size=_SAMPLES)])
-            kept[name].append(np.array([flat.min(), flat.max()], np.float32))
-    return {name: np.concatenate(parts) for name, parts in kept.items()}
-
-
-def _activations(
-    model: onnx.ModelProto, names: Sequence[str], photographs: Sequence[Array]
-) -> Iterable[dict[str, Floats]]:
-    """The values of the tensors `names`, photograph by photograph."""
-    probed = copy.deepcopy(model)
-    for name in names:
-        probed.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    for photograph in photographs:
-        found = session.run(list(names), {INPUT_NAME: photograph[None]})
-        yield dict(zip(names, found, strict=True))
-
-
-def _best_params(values: Floats) -> _Params:
-    """The range with the least mean squared error, clipping included (Nagel et al., 3.1)."""
-    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-    if high - low < 1e-9:
-        return _Params(np.float32(1), np.uint8(0))
-    best, least = _Params(np.float32((high - low) / 255), np.uint8(0)), np.inf
-    for share in np.linspace(0.3, 1, 29):
-        scale = np.float32(share * (high - low) / 255)
-        zero = np.clip(np.rint(-share * low / scale), 0, 255)
-        integers = np.clip(np.rint(values / scale) + zero, 0, 255)
-        error = float(np.square((integers - zero) * scale - values).mean())
-        if error < least:
-            best, least = _Params(scale, np.uint8(zero)), error
-    return best
 
 
 def _consumers(nodes: Sequence[onnx.NodeProto]) -> dict[str, list[onnx.NodeProto]]:

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nst.errors import UsageError
 from nst.images import Array
 from nst.infer import tiles as tiles_module
 from nst.infer.session import Stylizer
@@ -143,6 +144,11 @@ def test_statistics_of_the_thumbnail_are_those_of_the_image(
     with Stylizer(path, provider="cpu") as stylizer:
         got = stylizer.statistics(big)
         np.testing.assert_array_equal(got, expected)
+        tiny = stylizer.statistics(big[:9, :5])
+        assert tiny is not None
+        assert tiny.shape == got.shape
+        with pytest.raises(UsageError, match="give uint8"):
+            stylizer.statistics(big[..., :1])
         # Handed in, they change nothing; those of another frame do.
         np.testing.assert_array_equal(stylizer._repaint(big[None], got), stylized)
         assert (stylizer._repaint(big[None], other) != stylized).mean() > 0.3

@@ -23,6 +23,7 @@ from nst.models.config import Design, Norm
 from nst.models.thumbnail import ThumbnailNorm
 from nst.models.transformer import TransformerConfig, TransformerNet
 from nst.train import quantize
+from nst.train.calibrate import best_params
 from nst.train.export import Exported, export_precisions
 from nst.train.folding import equalize
 from nst.train.graph import transformer_graph
@@ -219,7 +220,7 @@ def test_the_range_holds_zero_and_loses_little(
     values = np.random.default_rng(seed).normal(mean, deviation, 4000).astype(np.float32)
     if relu:
         values = np.maximum(values, 0)
-    params = quantize._best_params(values)
+    params = best_params(values)
 
     def there_and_back(x: np.ndarray) -> np.ndarray:
         integers = np.clip(np.rint(x / params.scale) + params.zero, 0, 255)
@@ -236,7 +237,7 @@ def test_the_range_holds_zero_and_loses_little(
 
 def test_constant_activations() -> None:
     for value in (0.0, 3.0, -3.0):
-        params = quantize._best_params(np.full(100, value, np.float32))
+        params = best_params(np.full(100, value, np.float32))
         integers = np.clip(np.rint(value / params.scale) + params.zero, 0, 255)
         assert (integers - params.zero) * params.scale == pytest.approx(value, abs=0.02)
 
