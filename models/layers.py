@@ -77,13 +77,12 @@ class ResidualBlock(nn.Module):
         self, channels: int, norm: Norm = "instance", padding_mode: PaddingMode = "reflect"
     ) -> None:
         super().__init__()
+        first = ConvLayer(channels, channels, 3, norm=norm, padding_mode=padding_mode)
         last = ConvLayer(channels, channels, 3, norm=norm, padding_mode=padding_mode, relu=False)
         if norm == "none":  # so that the sum of many blocks does not grow out of hand
             for weight in last.parameters():
                 weight.data.mul_(RESIDUAL_GAIN)
-        self.body = Chain(
-            ConvLayer(channels, channels, 3, norm=norm, padding_mode=padding_mode), last
-        )
+        self.body = Chain(first, last)
 
     def forward(self, x: Tensor, statistics: Statistics | None = None) -> Tensor:
         out: Tensor = x + self.body(x, statistics)
