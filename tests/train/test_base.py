@@ -111,14 +111,14 @@ def test_training_makes_a_start_that_helps(
         "small",
         styles,
         open_content(None),
-        steps=40,
+        steps=30,
         batch_size=2,
         side=64,
         learning_rate=5e-3,
         device="cpu",
         callback=lambda *report: reports.append(report),
     )
-    assert [step for step, _ in reports] == [40]
+    assert [step for step, _ in reports] == [30]
     save_checkpoint(tmp_path / "small.safetensors", network, {})
     losses = {}
     for from_scratch in (False, True):

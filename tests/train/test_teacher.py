@@ -77,24 +77,24 @@ def test_a_taught_run_resumes_as_if_it_had_never_stopped(tmp_path: Path, style_p
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-@pytest.mark.parametrize("kind", ["model", "checkpoint"])
-def test_a_network_is_imitated(tmp_path: Path, style_path: Path, kind: str) -> None:
+def test_a_network_is_imitated(tmp_path: Path, style_path: Path) -> None:
     other = tmp_path / "other.png"  # so that a student alone becomes another network
     save_image(other, 255 - load_image(style_path))
     quick = {"steps": 40, "batch_size": 1, "learning_rate": 5e-3}
     teacher = train_style(options(other, tmp_path / "teacher", **quick))
-    shown = {"teacher": str(getattr(teacher, kind)), "teacher_weight": 100.0}
     crop = BuiltinContent(5, 64).crop(0, 64)
     with Stylizer(teacher.model, provider="cpu") as stylizer:
         wanted = stylizer(crop)
     style = resize_short(load_image(style_path), 64)
     objective = build_objective([style], (), ObjectiveConfig(style_size=64), CPU)
-    off = []
-    for name, more in (("plain", {}), ("taught", shown)):
-        student = train_style(options(style_path, tmp_path / name, **quick, **more))
+    off = {}
+    for shown in (None, teacher.model, teacher.checkpoint):
+        more = {"teacher": str(shown), "teacher_weight": 100.0} if shown else {}
+        student = train_style(options(style_path, tmp_path / f"by-{len(off)}", **quick, **more))
         with Stylizer(student.model, provider="cpu") as stylizer:
-            off.append(image_losses(objective, wanted, stylizer(crop)).content_loss)
-    assert off[1] < 0.85 * off[0]  # 0.66 of it, whatever the seed
+            off[shown] = image_losses(objective, wanted, stylizer(crop)).content_loss
+    # 0.66 of it, whatever the seed.
+    assert max(off[teacher.model], off[teacher.checkpoint]) < 0.85 * off[None]
 
 
 def test_a_teacher_without_weight_is_none(tmp_path: Path, style_path: Path) -> None:
