@@ -22,6 +22,7 @@ from nst.train.folding import take_apart
 OPSET = 18
 IR_VERSION = 10  # the newest that the oldest supported ONNX Runtime reads
 EXACT = "exact"  # names that begin so stay in fp32 at every precision
+THUMBNAIL, FRAME = "thumbnail_", "frame_"
 
 
 class GraphBuilder:
@@ -32,13 +33,19 @@ class GraphBuilder:
         self.weights: list[onnx.TensorProto] = []
         self._names: dict[tuple[Any, ...], str] = {}
         self._exact = False
+        self._pass, self._passed = "", 0
         # What a `ThumbnailNorm` becomes: depends on whose statistics it takes.
         self.normalize: Callable[[str, ThumbnailNorm], str] | None = None
         self.statistics = 0  # how many channels' the graph takes from a frame
 
     def add(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
-        prefix = f"{EXACT}_" if self._exact else ""
-        output = output or f"{prefix}{kind.lower()}_{len(self.nodes)}"
+        number, prefix = len(self.nodes), ""
+        if self._exact:
+            prefix = f"{EXACT}_"
+        elif self._pass:
+            prefix, number = self._pass, self._passed
+            self._passed += 1
+        output = output or f"{prefix}{kind.lower()}_{number}"
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
@@ -50,6 +57,18 @@ class GraphBuilder:
             yield
         finally:
             self._exact = False
+
+    @contextmanager
+    def passing(self, name: str) -> Iterator[None]:
+        """What is added within belongs to a pass: `THUMBNAIL` or `FRAME`.
+
+        The two add the same nodes, and give them the same names but for the beginning.
+        """
+        self._pass, self._passed = name, 0
+        try:
+            yield
+        finally:
+            self._pass = ""
 
     def numbers(self, *values: int) -> str:
         return self.constant(np.array(values))
@@ -101,6 +120,11 @@ class GraphBuilder:
         names = [first, *(f"{first}_{part}" for part in range(1, parts))]
         self.nodes[-1].output.extend(names[1:])
         return names
+
+    def scale_and_shift(self, x: str, scale: str, shift: str) -> str:
+        """x · scale + shift, both computed in fp32."""
+        scale, shift = (self.add("Cast", [name], to=TensorProto.FLOAT) for name in (scale, shift))
+        return self.add("Add", [self.add("Mul", [x, scale]), shift])
 
     def view(self, x: str, *shape: str) -> str:
         """`x` in another shape, given in parts that are computed."""

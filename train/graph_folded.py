@@ -6,8 +6,6 @@ and memory moves as bytes, in whole blocks.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from onnx import TensorProto, numpy_helper
 
@@ -17,7 +15,7 @@ from nst.models.layers import PhaseConv, PixelConv
 from nst.models.thumbnail import ThumbnailNorm
 from nst.models.transformer import RIM, TransformerNet
 from nst.train.folding import blocks_as_channels, for_bytes, take_apart
-from nst.train.graph_builder import GraphBuilder, as_array
+from nst.train.graph_builder import FRAME, THUMBNAIL, GraphBuilder, as_array
 
 
 def folded(graph: GraphBuilder, network: TransformerNet, sides: str) -> str:
@@ -33,10 +31,13 @@ def folded(graph: GraphBuilder, network: TransformerNet, sides: str) -> str:
         small = _thumbnail(graph, sides)
         small_sides = graph.add("Shape", [small], start=1, end=3)
         x, _ = _as_blocks(graph, small, small_sides, grid, network.margin)
-        _encode(graph, network, x)
+        with graph.passing(THUMBNAIL):
+            _encode(graph, network, x)
         graph.normalize = _Held(graph, measured)
     x, blocks = _as_blocks(graph, INPUT_NAME, sides, grid, RIM + network.margin)
-    x = graph.module(_encode(graph, network, x), network.residuals)
+    with graph.passing(FRAME):
+        x = _encode(graph, network, x)
+    x = graph.module(x, network.residuals)
     phases, pixels = network.decoder[0], network.output
     assert isinstance(phases, PhaseConv)
     assert isinstance(pixels, PixelConv)
@@ -109,17 +110,17 @@ class _Measured:
                 graph.constant(as_array(part).reshape(-1, 1, 1))
                 for part in (norm.weight, norm.bias, norm.epsilon)
             )
-            x = graph.add("Cast", [x], to=TensorProto.FLOAT)
-            mean = graph.add("ReduceMean", [x, sides], keepdims=1)
-            x = graph.add("Sub", [x, mean])
-            variance = graph.add("ReduceMean", [graph.add("Mul", [x, x]), sides], keepdims=1)
+            values = graph.add("Cast", [x], to=TensorProto.FLOAT)
+            mean = graph.add("ReduceMean", [values, sides], keepdims=1)
+            off = graph.add("Sub", [values, mean])
+            variance = graph.add("ReduceMean", [graph.add("Mul", [off, off]), sides], keepdims=1)
             deviation = graph.add("Sqrt", [graph.add("Add", [variance, epsilon])])
-            x = graph.add("Mul", [x, graph.add("Div", [weight, deviation])])
-            x = graph.add("Add", [x, bias])
+            scale = graph.add("Div", [weight, deviation])
+            shift = graph.add("Sub", [bias, graph.add("Mul", [mean, scale])])
         self.norms.append(norm)
         self.means.append(mean)
         self.deviations.append(deviation)
-        return graph.add("Cast", [x], to=TensorProto.FLOAT)
+        return graph.scale_and_shift(x, scale, shift)
 
 
 class _Held:
@@ -159,6 +160,4 @@ class _Held:
         self._parts = zip(scales, shifts, strict=True)
 
     def __call__(self, x: str, _: ThumbnailNorm) -> str:
-        cast = partial(self.graph.add, "Cast", to=TensorProto.FLOAT)
-        scale, shift = (cast([name]) for name in next(self._parts))
-        return self.graph.add("Add", [self.graph.add("Mul", [x, scale]), shift])
+        return self.graph.scale_and_shift(x, *next(self._parts))

@@ -20,7 +20,7 @@ from nst.errors import ExportError
 from nst.images import Array
 from nst.infer.signature import HELD_NAME, INPUT_NAME
 from nst.train.calibrate import Floats, Params, best_params, calibrate, channel_moments
-from nst.train.graph_builder import EXACT
+from nst.train.graph_builder import EXACT, FRAME, THUMBNAIL
 
 # Nodes that move values and change none: they work on integers as they do on floats.
 _MOVES = frozenset({"Pad", "Reshape", "Resize", "Slice", "Transpose"})
@@ -92,6 +92,7 @@ class _Quantizer:
             node.output[0] for node in self.nodes if node.op_type == "Conv" and self._narrow(node)
         }
         self.affines = self._find_affines()
+        self.channels = self._count_channels()
         self.integers: dict[str, str] = {}  # float tensor -> its integer twin
         self.integer_only: set[str] = set()  # read by nobody as the float that it was
         self.params: dict[str, Params] = {}
@@ -102,6 +103,11 @@ class _Quantizer:
         wanted = self._tensors()
         pixels = self._pixels()
         ranges = calibrate(self.model, sorted(wanted - pixels), self.photographs)
+        # The thumbnail's tensors are rounded as the frame's, or its statistics would not fit them.
+        for name in ranges:
+            twin = name.replace(THUMBNAIL, FRAME, 1)
+            if name.startswith(THUMBNAIL) and twin in ranges:
+                ranges[name] = ranges[twin] = np.concatenate([ranges[name], ranges[twin]])
         self.params = {name: best_params(values) for name, values in ranges.items()}
         self.params |= dict.fromkeys(pixels, _BYTES)
         last = self._last()
@@ -158,15 +164,22 @@ class _Quantizer:
                 found[node.output[0]] = [total, self._after_relu(total)]
         return found
 
+    def _count_channels(self) -> dict[str, int]:
+        """Of every tensor between the convolutions."""
+        found: dict[str, int] = {}
+        for node in self.nodes:
+            if node.op_type == "Conv":
+                found[node.output[0]] = len(self.weights[node.input[1]])
+            elif node.input[0] in found:  # the sums and products are of equals, or of [N, C, 1, 1]
+                found[node.output[0]] = found[node.input[0]]
+        return found
+
     def _tensors(self) -> set[str]:
         """Float tensors that get an integer twin: what feeds a convolution and what it gives."""
         fed: set[str] = set()
         for node in self.nodes:
             if node.output[0] in self.integer_convs:
                 fed.add(self._root(node.input[0]))
-                self.integer_only.add(self._after_relu(node.output[0]))
-            # What the thumbnail's own statistics have normalised becomes integers again.
-            if node.op_type == "Cast" and self._normalized(node.input[0]):
                 self.integer_only.add(self._after_relu(node.output[0]))
             if node.output[0] in self.affines:
                 fed.add(self._root(node.input[0]))
@@ -178,9 +191,6 @@ class _Quantizer:
                 self.integer_only.add(self._after_relu(node.output[0]))
         self.integer_only.discard(self._last())  # whole levels, not 256 of its own
         return fed | self.integer_only
-
-    def _normalized(self, name: str) -> bool:
-        return name.startswith(EXACT) and self.producer[name].op_type == "Add"
 
     def _root(self, name: str) -> str:
         """Where the values of a tensor were computed: up through nodes that only move them."""
@@ -238,9 +248,7 @@ class _Quantizer:
         """
         source, scale = multiply.input
         (shift,) = (n for n in self.producer[chain[0]].input if n != multiply.output[0])
-        split = self.producer[self.producer[scale].input[0]]
-        place = list(split.output).index(self.producer[scale].input[0])
-        channels = int(self.weights[split.input[1]][place])
+        channels = self.channels[source]
         result, name = chain[-1], multiply.name
         x_scale, x_zero = self._params(self.params[source])
         y_scale, y_zero = self._params(self.params[result])

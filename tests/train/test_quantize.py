@@ -121,14 +121,31 @@ def test_a_thumbnail_leaves_the_frame_s_path_to_integers(
     model = to_int8(transformer_graph(equalize(net, photographs)), photographs)
     onnx.checker.check_model(model, full_check=True)
     kinds = optimized_kinds(model, tmp_path)
-    # The first half twice, and a scale and shift for each of two layers.
-    assert kinds["QLinearConv"] == (1 + 2) + (1 + 2 * 2 + 2) + 2
+    # The first half twice, with a scale and shift for each of two layers, but the last of the
+    # thumbnail's, which nobody needs.
+    assert kinds["QLinearConv"] == (1 + 2) + (1 + 2 * 2 + 2) + 2 + 1
     assert kinds["QLinearAdd"] == 1 + 2
-    assert not kinds.keys() & {"Conv", "Resize"}
-    # The only floats are the thumbnail's, around what normalises them.
-    assert kinds["QuantizeLinear"] == 1
+    # The only floats are those of which the statistics are taken.
+    assert not kinds.keys() & {"Conv", "Resize", "Relu", "QuantizeLinear"}
     assert kinds["DequantizeLinear"] == 4
-    assert "Relu" not in kinds
+
+
+@pytest.mark.parametrize("value", [0, 30, 128, 255])
+def test_a_constant_field_in_integers_is_that_in_floats(
+    value: int, photographs: list[Array]
+) -> None:
+    """Nothing varies there, so any misfit of frame and thumbnail would be blown up."""
+    net = network("thumbnail", photographs, "folded")
+    reference = transformer_graph(net)
+    small = to_int8(transformer_graph(equalize(net, photographs)), photographs)
+    field = np.full((96, 96, 3), value, np.uint8)
+    middle, contrast = [], 0.0
+    for model in (reference, small):
+        with Stylizer(model.SerializeToString(), provider="cpu") as stylizer:
+            middle.append(stylizer(field)[32:-32, 32:-32].astype(int))
+            contrast = max(contrast, stylizer(photographs[0]).std())
+    assert np.ptp(middle[0], (0, 1)).max() <= 1
+    assert np.abs(middle[1] - middle[0]).mean() < 0.3 * contrast
 
 
 @pytest.mark.parametrize(
