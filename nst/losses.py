@@ -153,6 +153,14 @@ class PerceptualLoss(nn.Module):
         return weights
 
     @torch.no_grad()
+    def aim_at(self, other: PerceptualLoss) -> None:
+        """Take over the style of another objective: its Gram matrices and their weights."""
+        for layer in self.style_losses:
+            name = f"style_losses.{layer}.target"
+            self.get_buffer(name).copy_(other.get_buffer(name))
+        self.layer_weights = other.layer_weights
+
+    @torch.no_grad()
     def content_features(self, content: Tensor) -> dict[str, Tensor]:
         """The targets of `forward` for `content`, float [B, 3, H, W] RGB in [0, 255]."""
         return self.vgg(content, self.config.content_layers)

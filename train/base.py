@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from torch.func import functional_call
 from nst.config import Device, ObjectiveConfig
 from nst.devices import pick_device
 from nst.images import Array
-from nst.losses import Losses, PerceptualLoss, build_objective, gram_matrix
+from nst.losses import build_objective
 from nst.models.config import preset_config
 from nst.models.transformer import TransformerNet
 from nst.train.checkpoint import load_checkpoint
@@ -72,11 +72,10 @@ def train_base(
     torch.manual_seed(seed)
     network = TransformerNet(preset_config(preset)).to(memory_format=torch.channels_last)
     config = ObjectiveConfig()
-    objectives = [build_objective([styles[0]], (), config, where)]
-    for style in styles[1:]:
-        objectives.append(build_objective([style], (), config, where, objectives[0].vgg))
+    objective = build_objective(styles[:1], (), config, where)
+    objectives = [build_objective([s], (), config, where, objective.vgg) for s in styles]
     bank = StyleBank(network, len(styles)).to(where)
-    update = Update(bank, ManyStyles(objectives, bank.chosen).to(where))
+    update = Update(bank, objective.to(memory_format=torch.channels_last))
     order = np.random.default_rng(seed).permutation(
         np.tile(np.arange(len(styles)), -(-steps // len(styles)))
     )
@@ -84,7 +83,9 @@ def train_base(
     losses = torch.zeros((), device=where)
     with closing(batches(content, lambda _: (batch_size, side), workers)) as stream:
         for step in range(1, steps + 1):
-            bank.chosen.fill_(int(order[step - 1]))
+            style = int(order[step - 1])
+            bank.chosen.fill_(style)
+            objective.aim_at(objectives[style])
             rate = learning_rate * schedule(step / steps)
             values, _ = update(next(stream), batch_size, step * batch_size, rate)
             losses += torch.nan_to_num(values[4])
@@ -145,44 +146,3 @@ class StyleBank(nn.Module):
             else:
                 values[name] = shared + OWN_SPEED * mine
         return values
-
-
-class ManyStyles(nn.Module):
-    """The objective of several styles, of which `chosen` holds at a time.
-
-    Args:
-        objectives: one for each style, with the same VGG-19.
-        chosen: as in `StyleBank`.
-    """
-
-    def __init__(self, objectives: Sequence[PerceptualLoss], chosen: Tensor) -> None:
-        super().__init__()
-        self.first, self.chosen = objectives[0], chosen
-        self.layers = list(self.first.style_losses)
-        for layer in self.layers:
-            targets = torch.stack(
-                [one.get_buffer(f"style_losses.{layer}.target") for one in objectives]
-            )
-            weights = torch.tensor([one.layer_weights[layer] for one in objectives])
-            self.register_buffer(f"target_{layer}", targets)
-            self.register_buffer(f"weight_{layer}", weights.to(targets.device))
-
-    def content_features(self, content: Tensor) -> dict[str, Tensor]:
-        return self.first.content_features(content)
-
-    def forward(self, image: Tensor, content_features: Mapping[str, Tensor]) -> Losses:
-        """As `PerceptualLoss.forward`."""
-        features = self.first.vgg(image)
-        config = self.first.config
-        zero = image.new_zeros(len(image), dtype=torch.float32)
-        content = sum(
-            (self.first.content(features[k], content_features[k]) for k in config.content_layers),
-            zero,
-        )
-        style = zero
-        for layer in self.layers:
-            target = self.get_buffer(f"target_{layer}").index_select(0, self.chosen)
-            weight = self.get_buffer(f"weight_{layer}").index_select(0, self.chosen)
-            off = (gram_matrix(features[layer]) - target).square().mean((1, 2))
-            style = style + weight * off
-        return Losses(config.content_weight * content, style, zero)

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from nst.devices import out_of_memory
 from nst.images import Array
-from nst.losses import Losses
+from nst.losses import PerceptualLoss
 from nst.train.distributed import ALONE, World
 from nst.train.muon import Muon
 from nst.train.teacher import Teacher
 
 TERMS = 5  # content, style, tv, teacher and total loss
-
-
-class Objective(Protocol):
-    """What is minimised: `PerceptualLoss`, or something that is called the same way."""
-
-    def content_features(self, content: Tensor) -> dict[str, Tensor]: ...
-
-    def __call__(self, image: Tensor, content_features: dict[str, Tensor]) -> Losses: ...
 
 
 class Update:
@@ -44,7 +35,7 @@ class Update:
     def __init__(
         self,
         network: nn.Module,
-        objective: Objective,
+        objective: PerceptualLoss,
         *,
         teacher: Teacher | None = None,
         world: World = ALONE,
