@@ -136,9 +136,7 @@ class Stylizer:
         _check_images(image[None])
         if not self.signature.statistics:
             return None
-        small = _enlarged(thumbnail(image)[None])
-        found: Statistics = self._runner()(self.signature, small, fetch=STATISTICS_NAME)
-        return found
+        return self._runner().statistics(self.signature, _enlarged(thumbnail(image)[None]))
 
     def close(self) -> None:
         """Release the session and its memory; calls fail from then on, those under way finish."""
@@ -211,23 +209,18 @@ class _Runner:
         self._session = session
 
     def __call__(
-        self,
-        signature: Signature,
-        x: NDArray[Any],
-        held: Statistics | None = None,
-        fetch: str | None = None,
+        self, signature: Signature, x: NDArray[Any], held: Statistics | None = None
     ) -> NDArray[Any]:
-        """Run on `x`.
-
-        Args:
-            held: statistics to use in place of the frame's own.
-            fetch: name of the output that is wanted; None for the image.
-        """
+        """Repaint `x`; under the statistics `held`, if any, in place of its own."""
         feed = {signature.input_name: x}
         if held is not None:
             feed[HELD_NAME] = held
-        output: NDArray[Any] = self._session.run([fetch or signature.output_name], feed)[0]
+        output: NDArray[Any] = self._session.run([signature.output_name], feed)[0]
         return output
+
+    def statistics(self, signature: Signature, x: NDArray[Any]) -> Statistics:
+        found: Statistics = self._session.run([STATISTICS_NAME], {signature.input_name: x})[0]
+        return found
 
 
 class _BoundRunner(_Runner):
@@ -239,14 +232,10 @@ class _BoundRunner(_Runner):
         self._shape: tuple[int, ...] = ()
 
     def __call__(
-        self,
-        signature: Signature,
-        x: NDArray[Any],
-        held: Statistics | None = None,
-        fetch: str | None = None,
+        self, signature: Signature, x: NDArray[Any], held: Statistics | None = None
     ) -> NDArray[Any]:
-        if fetch is not None or not signature.native:
-            return super().__call__(signature, x, held, fetch)
+        if not signature.native:
+            return super().__call__(signature, x, held)
         with self._lock:
             if x.shape != self._shape:
                 make = onnxruntime.OrtValue.ortvalue_from_shape_and_type

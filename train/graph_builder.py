@@ -201,5 +201,6 @@ class GraphBuilder:
 
 
 def as_array(tensor: Tensor) -> NDArray[np.float32]:
+    """A weight as a file holds it: float32, from whatever device."""
     array: NDArray[np.float32] = tensor.detach().cpu().float().numpy()
     return array

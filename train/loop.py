@@ -181,6 +181,7 @@ class Loop:
         self.learned = self.interrupted = False
         self.waited = 0.0
         self._stop = 0.0
+        self._sampled = 0
         self._planned: deque[int] = deque()  # images of the steps that are under preparation
         self._launched: deque[_Launched] = deque()  # steps whose losses are not known yet
         self._ahead = AHEAD if self.device.type == "cuda" else 0
