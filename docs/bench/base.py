@@ -38,6 +38,8 @@ if __name__ == "__main__":
 
     rng = np.random.default_rng(args.seed)
     names = [n for n in sorted(image_names(args.styles)) if Path(n).stem not in args.without]
+    if not names:
+        parser.error(f"{args.styles} holds no style image, or none is left")
     paintings = [load_style(args.styles / name) for name in names]
     styles = [*paintings, *(varied(p, rng) for p in paintings for _ in range(args.variants))]
     start = time.monotonic()
