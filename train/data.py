@@ -276,13 +276,10 @@ def random_crop(image: Array, side: int, full: int, rng: Random) -> Array:
     edge = min(min(height, width), max(1, round(side * min(height, width) / short)))
     top, left = rng.integers(height - edge + 1), rng.integers(width - edge + 1)
     patch = image[top : top + edge, left : left + edge]
-    if rng.random() < 0.5:
-        patch = np.ascontiguousarray(patch[:, ::-1])
-    shrink = edge > side
-    resized = cv2.resize(
-        patch, (side, side), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC
-    )
-    return np.asarray(resized, np.uint8)
+    # Content was brought near this size before: an area's mean would cost ten times as much here.
+    interpolation = cv2.INTER_LINEAR if edge > side else cv2.INTER_CUBIC
+    resized = cv2.resize(patch, (side, side), interpolation=interpolation)
+    return np.asarray(cv2.flip(resized, 1) if rng.random() < 0.5 else resized, np.uint8)
 
 
 def random_tint(image: Array, rng: Random) -> Array:
