@@ -99,10 +99,9 @@ class PerceptualLoss(nn.Module):
         style_weights: one per style; the Gram matrices are averaged by them.
         config: layers, weights and the VGG-19 to use.
         vgg: that VGG-19, if it is loaded already.
-
-    Attributes:
-        layer_weights: what the loss of each style layer is multiplied by.
     """
+
+    weights: Tensor
 
     def __init__(
         self,
@@ -124,8 +123,9 @@ class PerceptualLoss(nn.Module):
         # A weighted mean of targets pulls exactly as a weighted sum of losses does.
         self.style_losses = nn.ModuleDict({name: StyleLoss(gram) for name, gram in grams.items()})
         fixed = self.config.style_weight
-        self.layer_weights: dict[str, float]
-        self.layer_weights = self._balance() if fixed is None else dict.fromkeys(grams, fixed)
+        weights = self._balance() if fixed is None else dict.fromkeys(grams, fixed)
+        # On the device: a recorded step must find those of the next style.
+        self.register_buffer("weights", torch.tensor(list(weights.values())).to(self.vgg.mean))
         self.content = ContentLoss()
         self.tv = TVLoss()
 
@@ -152,13 +152,16 @@ class PerceptualLoss(nn.Module):
             weights[layer] = share / max(energy, FAINTEST * usual)
         return weights
 
+    @property
+    def layer_weights(self) -> dict[str, float]:
+        """What the loss of each style layer is multiplied by."""
+        return dict(zip(self.style_losses, self.weights.tolist(), strict=True))
+
     @torch.no_grad()
     def aim_at(self, other: PerceptualLoss) -> None:
         """Take over the style of another objective: its Gram matrices and their weights."""
-        for layer in self.style_losses:
-            name = f"style_losses.{layer}.target"
+        for name in ("weights", *(f"style_losses.{layer}.target" for layer in self.style_losses)):
             self.get_buffer(name).copy_(other.get_buffer(name))
-        self.layer_weights = other.layer_weights
 
     @torch.no_grad()
     def content_features(self, content: Tensor) -> dict[str, Tensor]:
@@ -174,8 +177,8 @@ class PerceptualLoss(nn.Module):
         for layer in config.content_layers:
             content = content + self.content(features[layer], content_features[layer])
         style = zero
-        for layer, module in self.style_losses.items():
-            style = style + self.layer_weights[layer] * module(features[layer])
+        for weight, (layer, module) in zip(self.weights, self.style_losses.items(), strict=True):
+            style = style + weight * module(features[layer])
         tv = self.tv(image) if config.tv_weight else zero
         return Losses(config.content_weight * content, style, config.tv_weight * tv)
 
