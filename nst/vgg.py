@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,21 +66,64 @@ class VGG19Features(nn.Module):
         scale, mean = _PREPROCESSING[kind]
         self.register_buffer("scale", torch.tensor(scale).view(1, 3, 1, 1))
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self._cast: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         self.eval()
+
+    def _parameters_as(self, dtype: torch.dtype, convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
+        """Weight and bias, cast once."""
+        weight, bias = convolution.weight, convolution.bias
+        assert bias is not None
+        if weight.dtype == dtype:
+            return weight, bias
+        kept = self._cast.get(convolution)
+        if kept is None or kept[0].device != weight.device or kept[0].dtype != dtype:
+            kept = self._cast[convolution] = (weight.to(dtype), bias.to(dtype))
+        return kept
 
     def forward(self, image: Tensor, layers: Iterable[str] | None = None) -> dict[str, Tensor]:
         """The activations `layers` (default: all that this object was made for)."""
         wanted = set(self.layers if layers is None else layers)
-        x = (image - self.mean) * self.scale
+        kind = image.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else image.dtype
         found: dict[str, Tensor] = {}
         names = iter(VGG_LAYERS)
-        for module in self.body:
-            x = module(x)
-            if isinstance(module, nn.ReLU) and (name := next(names)) in wanted:
-                found[name] = x
-                if len(found) == len(wanted):
-                    return found
+        with torch.autocast(kind, enabled=False):
+            x = ((image - self.mean) * self.scale).to(dtype)
+            for module in self.body:
+                if isinstance(module, nn.Conv2d):
+                    x = _ConvReLU.apply(x, *self._parameters_as(dtype, module))
+                    if (name := next(names)) in wanted:
+                        found[name] = x
+                        if len(found) == len(wanted):
+                            return found
+                elif not isinstance(module, nn.ReLU):
+                    x = module(x)
         raise UsageError(f"this VGG-19 was built for {self.layers}, not {sorted(wanted)}")
+
+
+class _ConvReLU(torch.autograd.Function):
+    """A frozen 3×3 convolution and its ReLU, in one kernel on a GPU; no sum before it is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        one = [1, 1]
+        if x.is_cuda:
+            y = torch.cudnn_convolution_relu(x, weight, bias, one, one, one, 1)
+        else:
+            y = nn.functional.conv2d(x, weight, bias, padding=1).relu_()
+        # Its values don't matter, but a stand-in for `x` would be written out in full.
+        ctx.save_for_backward(x, y, weight)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        x, y, weight = ctx.saved_tensors
+        gradient = torch.ops.aten.threshold_backward(gradient, y, 0)
+        one, wanted = [1, 1], [True, False, False]
+        gradient, _, _ = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, one, one, one, False, [0, 0], 1, wanted
+        )
+        return gradient, None, None
 
 
 def _table(depth: int) -> list[str | int]:
