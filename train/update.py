@@ -1,4 +1,8 @@
-"""One step of training: the gradients of a batch, and what Muon makes of them."""
+"""One step of training: the gradients of a batch, and what Muon makes of them.
+
+A GPU records a step once and replays it (a CUDA graph): launched kernel by kernel, a step of so
+small a network leaves it idle most of the time.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from nst.train.muon import Muon
 from nst.train.teacher import Teacher
 
 TERMS = 5  # content, style, tv, teacher and total loss
+WARM_UP_STEPS = 3  # before a step is recorded: libraries choose their kernels in them
 
 
 class Update:
@@ -56,6 +61,9 @@ class Update:
         ]
         self._sums = torch.zeros(TERMS, device=self.device)
         self._rate = torch.zeros((), device=self.device)
+        self._recording: _Recording | None = None
+        self._recordable = self.device.type == "cuda" and teacher is None and world.size == 1
+        self._warmed = 0
         # Older cards only emulate bf16, slowly.
         self._autocast = self.device.type == "cuda" and torch.cuda.is_bf16_supported(
             including_emulation=False
@@ -79,6 +87,9 @@ class Update:
         """
         self._rate.fill_(rate)
         told = torch.tensor(tell, device=self.device, dtype=torch.float32)
+        if self._may_record(batch):
+            assert self._recording is not None
+            return self._recording.replay(batch), told
         self._gradients_of(batch, count, first)
         if self.world.size > 1:
             flat = torch.cat([self._flat, self._sums, told])
@@ -87,6 +98,24 @@ class Update:
             self._flat.copy_(gradients)
             self._sums.copy_(sums)
         return self._apply(), told
+
+    def _may_record(self, batch: Array) -> bool:
+        """Whether there is a recording for `batch`; made when its size has settled."""
+        if not self._recordable or self.parts > 1:
+            return False
+        if self._recording is not None:
+            return self._recording.fits(batch)
+        self._warmed += 1
+        if self._warmed <= WARM_UP_STEPS:
+            return False
+        try:
+            self._recording = _Recording(self, batch)
+        except RuntimeError as error:
+            self._recordable = False
+            torch.cuda.empty_cache()
+            if not out_of_memory(error):
+                self.notice(f"each step is launched anew, at half the speed or less ({error})")
+        return self._recording is not None
 
     def _gradients_of(self, batch: Array, count: int, first: int) -> None:
         """Gradients and losses of the mean over `count` images; in parts, if memory asks for it."""
@@ -110,14 +139,22 @@ class Update:
         self._sums.zero_()
         size = math.ceil(len(batch) / self.parts)
         for start in range(0, len(batch), size):
-            part = torch.from_numpy(batch[start : start + size])
-            part = part.to(self.device, non_blocking=True)
+            part = self._on_device(batch[start : start + size])
             self._accumulate(part, count, first + start * self.world.size + self.world.rank)
+
+    def _on_device(self, batch: Array) -> Tensor:
+        tensor = torch.from_numpy(batch)
+        # From pinned memory a copy does not wait for the work before it.
+        tensor = tensor.pin_memory() if self.device.type == "cuda" else tensor
+        return tensor.to(self.device, non_blocking=True)
 
     def _accumulate(self, batch: Tensor, count: int, first: int) -> None:
         """Add the gradients and losses of uint8 [B, side, side, 3] to those of the step."""
         content = batch.permute(0, 3, 1, 2).float()  # a view of NHWC: channels_last already
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+        # Every weight is cast once anyway, and a recording must not rest on what was cast before.
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self._autocast, cache_enabled=False
+        ):
             stylized = self.network(content)
             losses = self.objective(stylized, self.objective.content_features(content))
             taught = torch.zeros_like(losses.total_loss)
@@ -136,3 +173,26 @@ class Update:
         self._flat.nan_to_num_(0, 0, 0).mul_(finite)
         self.optimizer.step(self.gradients, self._rate, finite.float())
         return torch.where(finite, values, torch.nan)
+
+
+class _Recording:
+    """A step as a CUDA graph, for batches of one size."""
+
+    def __init__(self, update: Update, batch: Array) -> None:
+        self._update = update
+        self._batch = torch.empty(batch.shape, dtype=torch.uint8, device=update.device)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            update._flat.zero_()
+            update._sums.zero_()
+            update._accumulate(self._batch, len(batch), 0)
+            self._values = update._apply()
+
+    def fits(self, batch: Array) -> bool:
+        return batch.shape == self._batch.shape
+
+    def replay(self, batch: Array) -> Tensor:
+        """Make the step with another batch."""
+        self._batch.copy_(self._update._on_device(batch))
+        self._graph.replay()
+        return self._values.clone()
