@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nst.errors import ImageError, NstError
-from nst.images import Array, image_names, load_image, resize_short
+from nst.images import Array, image_names, load_image
 from nst.photographs import SMALLEST_SIDE, TRAINING_PHOTOGRAPHS, packaged
 from nst.train.coco import DownloadProgress, coco_folder
 
@@ -34,6 +34,7 @@ GREY_PHOTOGRAPHS = (
 )
 
 ZOOM = 1.3  # a photograph's short side spans 1 to 1.3 full crops
+BUILTIN_ZOOM = 4.0  # few photographs must show more: what is near as well as what is far
 PHOTOGRAPHS = 0.5  # share among the built-in content; the rest are drawn scenes
 COLORED = 0.85  # share of colour photographs among those; grey ones are close-ups of textures
 SCENES = 256  # drawn scenes kept; each is cropped, turned and tinted anew
@@ -48,9 +49,8 @@ class BuiltinContent:
     def __init__(self, seed: int = 0, side: int = 256) -> None:
         self.seed = seed
         self.skipped: dict[Path, str] = {}
-        short = math.ceil(side * ZOOM)
         self._colored, self._grey = (
-            [resize_short(load_image(packaged(name)), short) for name in names]
+            [load_image(packaged(name)) for name in names]
             for names in (TRAINING_PHOTOGRAPHS, GREY_PHOTOGRAPHS)
         )
         self._scenes: dict[int, Array] = {}
@@ -72,7 +72,7 @@ class BuiltinContent:
             image = photographs[rng.integers(len(photographs))]
         else:
             image = self._scene(int(rng.integers(self._scene_count)))
-        return random_tint(random_crop(image, side, self._side, rng), rng)
+        return random_tint(random_crop(image, side, self._side, rng, BUILTIN_ZOOM), rng)
 
     def _scene(self, number: int) -> Array:
         scene = self._scenes.get(number)
@@ -263,8 +263,8 @@ def batches(
                 future.cancel()
 
 
-def random_crop(image: Array, side: int, full: int, rng: Random) -> Array:
-    """A square of `image`, zoomed so that its short side spans 1 to `ZOOM` × `full` pixels.
+def random_crop(image: Array, side: int, full: int, rng: Random, zoom: float = ZOOM) -> Array:
+    """A square of `image`, zoomed so that its short side spans 1 to `zoom` × `full` pixels.
 
     Args:
         side: of the result.
@@ -272,12 +272,14 @@ def random_crop(image: Array, side: int, full: int, rng: Random) -> Array:
             sees a part at the same scale.
     """
     height, width = image.shape[:2]
-    short = full * ZOOM ** rng.random()
+    short = full * zoom ** rng.random()
     edge = min(min(height, width), max(1, round(side * min(height, width) / short)))
     top, left = rng.integers(height - edge + 1), rng.integers(width - edge + 1)
     patch = image[top : top + edge, left : left + edge]
-    # Content was brought near this size before: an area's mean would cost ten times as much here.
+    # The mean of an area costs ten times as much, and is needed only where pixels would be lost.
     interpolation = cv2.INTER_LINEAR if edge > side else cv2.INTER_CUBIC
+    if edge > 1.5 * side:
+        interpolation = cv2.INTER_AREA
     resized = cv2.resize(patch, (side, side), interpolation=interpolation)
     return np.asarray(cv2.flip(resized, 1) if rng.random() < 0.5 else resized, np.uint8)
 
@@ -362,4 +364,5 @@ def _paste(scene: Array, outline: NDArray[np.int32], photographs: list[Array], r
 
 
 def _photograph_patch(photographs: list[Array], side: int, rng: Random) -> Array:
-    return random_crop(photographs[rng.integers(len(photographs))], side, side, rng)
+    image = photographs[rng.integers(len(photographs))]
+    return random_crop(image, side, side, rng, BUILTIN_ZOOM)
