@@ -27,7 +27,7 @@ from nst.infer.signature import (
     Signature,
     read_signature,
 )
-from nst.infer.tiles import Report, repaint_tiles, thumbnail, tiles
+from nst.infer.tiles import Report, repaint_tiles, sample, tiles
 
 __all__ = ["Statistics", "Stylizer", "check_strength"]
 
@@ -125,18 +125,18 @@ class Stylizer:
         return stylized[0] if single else stylized
 
     def statistics(self, image: Array) -> Statistics | None:
-        """What the network takes from a frame as a whole, from its thumbnail.
+        """What the network takes from a frame as a whole, in the whole or in patches of it.
 
         Args:
             image: uint8 [H, W, 3] RGB.
 
         Returns:
-            float32 [1, K, 2], the means and the deviations of K channels; None if it takes none.
+            float32 [1, K], the root mean squares of K channels; None if it takes none.
         """
         _check_images(image[None])
         if not self.signature.statistics:
             return None
-        return self._runner().statistics(self.signature, _enlarged(thumbnail(image)[None]))
+        return self._runner().statistics(self.signature, _enlarged(sample(image)[None]))
 
     def close(self) -> None:
         """Release the session and its memory; calls fail from then on, those under way finish."""
@@ -249,7 +249,7 @@ class _BoundRunner(_Runner):
             self._input.update_inplace(x)
             if signature.statistics:
                 if held is None:
-                    held = np.full((1, signature.statistics, 2), np.nan, np.float32)
+                    held = np.full((1, signature.statistics), np.nan, np.float32)
                 self._held = held  # the binding has but its address
                 self._binding.bind_cpu_input(HELD_NAME, held)
             self._session.run_with_iobinding(self._binding)

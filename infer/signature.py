@@ -16,8 +16,8 @@ from nst.images import Array
 # The contract of a file that nst exports: uint8 [N, H, W, 3] RGB in and out, any N, H and W.
 INPUT_NAME = "image"
 OUTPUT_NAME = "stylized"
-# Some take a few numbers from each frame as a whole and give them, [N, K, 2]; or they take others
-# instead, [1, K, 2].
+# Some take a few numbers from each frame as a whole and give them, [N, K]; or they take others
+# instead, [1, K].
 STATISTICS_NAME, HELD_NAME = "statistics", "held_statistics"
 SMALLEST_SIDE = 32
 _STRIDE = 32  # the largest to expect

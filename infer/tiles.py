@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nst.images import Array
-from nst.models.config import thumbnail_steps
 
 SIDE = 1536  # of the pieces that are kept; one takes a folded network of 64 channels about 1 GB
+SAMPLE, PATCH = 1536, 256  # sides of the largest sample, and of the patches in it
 GRID = 4  # the networks work on blocks of 4×4 pixels, which must lie as they do in the whole
 
 Report = Callable[[int, int], None]
@@ -79,11 +80,23 @@ def _pieces(length: int, reach: int, side: int) -> Iterator[tuple[slice, slice, 
         yield slice(before, after), inner, slice(start, stop)
 
 
-def thumbnail(image: Array) -> Array:
-    """The thumbnail from which a network takes its statistics; it is its own thumbnail.
+def sample(image: Array) -> Array:
+    """What of a large image tells its statistics: patches from all over it, side by side.
+
+    An image of up to `SAMPLE` a side is its own sample.
 
     Args:
         image: uint8 [H, W, 3] RGB.
     """
-    down, right = thumbnail_steps(*image.shape[:2])
-    return np.ascontiguousarray(image[down // 2 :: down, right // 2 :: right])
+    rows, columns = (_spread(length) for length in image.shape[:2])
+    if len(rows) == image.shape[0] and len(columns) == image.shape[1]:
+        return image
+    return np.ascontiguousarray(image[rows][:, columns])
+
+
+def _spread(length: int) -> NDArray[np.int64]:
+    """All places along one axis, or those of as many patches as make `SAMPLE`."""
+    if length <= SAMPLE:
+        return np.arange(length)
+    starts = np.linspace(0, (length - PATCH) // GRID, SAMPLE // PATCH).round() * GRID
+    return (starts.astype(np.int64)[:, None] + np.arange(PATCH)).ravel()

@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-Norm = Literal["instance", "thumbnail", "batch", "none"]
+Norm = Literal["instance", "sampled", "batch", "none"]
 Design = Literal["johnson", "folded"]
-
-# Sides of a thumbnail: at most, and at least of an image that is very long.
-THUMBNAIL_SIDE, THUMBNAIL_LEAST = 128, 32
 
 
 @dataclass(frozen=True)
@@ -21,9 +18,9 @@ class TransformerConfig:
         width: channels of the first convolution. In the design `johnson` the residual blocks have
             four times as many, in `folded` as many.
         blocks: number of residual blocks.
-        norm: `instance` (Ulyanov et al. 2016); `thumbnail`, instance normalisation of a few layers
-            by the statistics of a thumbnail (Chen et al. 2022), of the design `folded` only;
-            `batch`, which folds into the convolutions of the design `johnson`; or `none`.
+        norm: `instance` (Ulyanov et al. 2016); `sampled`, by the root mean
+            squares of one position in sixteen, of the design `folded` only; `batch`, which folds
+            into the convolutions of the design `johnson`; or `none`.
         design: `johnson` (Johnson et al. 2016), or `folded`: convolutions and ReLUs only, all of
             which an export computes at a quarter of the resolution.
         half: channels at half the resolution; of the design `folded` only.
@@ -46,10 +43,10 @@ class TransformerConfig:
                 raise ValueError(
                     f"{name} of the network is {value!r}: choose one of {', '.join(choices)}"
                 )
-        if self.design == "folded" and self.norm not in ("thumbnail", "none"):
-            raise ValueError(f"{self.norm} normalisation does not fold: choose thumbnail")
-        if self.design == "johnson" and self.norm == "thumbnail":
-            raise ValueError("a thumbnail is for the design folded: choose instance")
+        if self.design == "folded" and self.norm not in ("sampled", "none"):
+            raise ValueError(f"{self.norm} normalisation does not fold: choose sampled")
+        if self.design == "johnson" and self.norm == "sampled":
+            raise ValueError("sampled is for the design folded: choose instance")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -69,8 +66,8 @@ class TransformerConfig:
 
 PRESETS: dict[str, TransformerConfig] = {
     # Of our own design: real time on two cores of a CPU.
-    "fast": TransformerConfig(width=32, blocks=5, norm="thumbnail", design="folded"),
-    "balanced": TransformerConfig(width=64, blocks=5, norm="thumbnail", design="folded"),
+    "fast": TransformerConfig(width=32, blocks=5, norm="sampled", design="folded"),
+    "balanced": TransformerConfig(width=64, blocks=5, norm="sampled", design="folded"),
     # Johnson et al. 2016 with instance normalisation (Ulyanov et al. 2016): 1.68 M parameters.
     "quality": TransformerConfig(width=32, blocks=5),
 }
@@ -85,13 +82,3 @@ def preset_config(preset: str) -> TransformerConfig:
     if preset not in PRESETS:
         raise ValueError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")
     return PRESETS[preset]
-
-
-def thumbnail_steps(height: int, width: int) -> tuple[int, int]:
-    """Every which pixel of an image goes into its thumbnail, down and across.
-
-    Pixels as they are, not means of several: it trains as well, and costs less.
-    """
-    step = -(-max(height, width) // THUMBNAIL_SIDE)
-    down, right = (max(1, min(step, side // THUMBNAIL_LEAST)) for side in (height, width))
-    return down, right

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nst.models.config import Norm
-from nst.models.thumbnail import Statistics, ThumbnailNorm
+from nst.models.sampled import SampledNorm, Statistics
 
 PaddingMode = Literal["reflect", "zeros"]
 RESIDUAL_GAIN = 0.3  # of what a block without normalisation adds at first
@@ -20,7 +20,7 @@ class Chain(nn.Sequential):
 
     def forward(self, x: Tensor, statistics: Statistics | None = None) -> Tensor:
         for module in self:
-            takes = isinstance(module, Chain | ResidualBlock | ThumbnailNorm)
+            takes = isinstance(module, Chain | ResidualBlock | SampledNorm)
             x = module(x, statistics) if takes else module(x)
         return x
 
@@ -45,21 +45,22 @@ class ConvLayer(Chain):
         padding: int | None = None,
         padding_mode: PaddingMode = "reflect",
     ) -> None:
+        pad = kernel // 2 if padding is None else padding
         parts: list[nn.Module] = [
             nn.Conv2d(
                 inputs,
                 outputs,
                 kernel,
                 stride,
-                kernel // 2 if padding is None else padding,
+                pad,
                 padding_mode=padding_mode,
-                bias=norm == "none",
+                bias=norm in ("none", "sampled"),
             )
         ]
         if norm == "instance":
             parts.append(nn.InstanceNorm2d(outputs, affine=True))
-        elif norm == "thumbnail":
-            parts.append(ThumbnailNorm(outputs))
+        elif norm == "sampled":
+            parts.append(SampledNorm(outputs, pad))
         elif norm == "batch":
             parts.append(nn.BatchNorm2d(outputs))
         if relu:
@@ -77,7 +78,9 @@ class ResidualBlock(nn.Module):
         self, channels: int, norm: Norm = "instance", padding_mode: PaddingMode = "reflect"
     ) -> None:
         super().__init__()
-        first = ConvLayer(channels, channels, 3, norm=norm, padding_mode=padding_mode)
+        # Once a block is as good as twice, where normalisation has its price.
+        before: Norm = "none" if norm == "sampled" else norm
+        first = ConvLayer(channels, channels, 3, norm=before, padding_mode=padding_mode)
         last = ConvLayer(channels, channels, 3, norm=norm, padding_mode=padding_mode, relu=False)
         if norm == "none":  # so that the sum of many blocks does not grow out of hand
             for weight in last.parameters():

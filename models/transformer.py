@@ -15,7 +15,7 @@ from nst.models.layers import (
     ResidualBlock,
     UpsampleLayer,
 )
-from nst.models.thumbnail import Statistics, ThumbnailNorm, thumbnail
+from nst.models.sampled import Statistics
 
 __all__ = ["PRESETS", "TransformerConfig", "TransformerNet", "preset_config"]
 
@@ -66,12 +66,9 @@ class TransformerNet(nn.Module):
         """A convolution of stride 4, residual blocks, an upsampling, a convolution to pixels."""
         width, norm, half = self.config.width, self.config.norm, self.config.half
         self.encoder = Chain(ConvLayer(3, width, 8, 4, norm=norm, padding=0))
-        residuals = [ResidualBlock(width, "none", "zeros") for _ in range(self.config.blocks)]
-        before = 0
-        if norm == "thumbnail":  # the frame comes in at the start, and half way
-            before = (self.config.blocks + 1) // 2
-            self.encoder.extend([*residuals[:before], ThumbnailNorm(width)])
-        self.residuals = Chain(*residuals[before:])
+        self.residuals = Chain(
+            *(ResidualBlock(width, norm, "zeros") for _ in range(self.config.blocks))
+        )
         self.decoder = Chain(PhaseConv(width, half), nn.ReLU())
         self.output = PixelConv(half)
         # The first kernel reaches two pixels beyond its block of 4×4.
@@ -89,15 +86,15 @@ class TransformerNet(nn.Module):
         # block itself.
         return 4 * (2 * self.config.blocks + 2) + 2 + 3
 
-    def statistics(self, image: Tensor) -> Tensor | None:
-        """What the network takes from the frame as a whole: [B, K, 2], from its thumbnail.
+    def statistics(self, image: Tensor, rim: int = 0) -> Tensor | None:
+        """What the network takes from the frame as a whole: [B, K].
 
-        The means and the deviations of K channels; None for a network that takes nothing.
+        The root mean squares of K channels; None for a network that can't be given them.
         """
-        if self.config.norm != "thumbnail":
+        if self.config.norm != "sampled":
             return None
         found = Statistics()
-        self.encoder(self._padded(thumbnail(image), 0), found)
+        self.residuals(self.encoder(self._padded(image, rim), found), found)
         return found.found()
 
     def forward(self, image: Tensor, rim: int = 0, statistics: Tensor | None = None) -> Tensor:
@@ -109,11 +106,10 @@ class TransformerNet(nn.Module):
             statistics: those of another frame, or of the image that this is a piece of; None for
                 its own.
         """
-        if statistics is None:
-            statistics = self.statistics(image)
         height, width = image.shape[-2:]
-        x = self.encoder(self._padded(image, rim), Statistics(statistics))
-        x = self.output(self.decoder(self.residuals(x)))
+        taken = Statistics(statistics)
+        x = self.residuals(self.encoder(self._padded(image, rim), taken), taken)
+        x = self.output(self.decoder(x))
         if self.config.design == "folded":
             x = F.pixel_shuffle(x.unflatten(1, (16, 3)).transpose(1, 2).flatten(1, 2), 4)
         # Strides round up, so the result covers the image: its overhang goes. In float, because

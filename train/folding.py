@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nst.images import Array
 from nst.models.layers import ConvLayer
-from nst.models.thumbnail import ThumbnailNorm
+from nst.models.sampled import SampledNorm
 from nst.models.transformer import RIM, TransformerNet
 from nst.tensors import to_tensor
 
@@ -46,51 +46,33 @@ def fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 def equalize(network: TransformerNet, photographs: Sequence[Array]) -> TransformerNet:
     """A copy that computes the same, where every channel to be normalised comes at one scale.
 
-    Its mean is 0 and its deviation 1 over all photographs, so that one 8-bit scale serves all
-    channels alike; the normalisation undoes it. No scale is nearly nothing. A network that takes no
-    thumbnail's statistics is left as it is.
+    Its root mean square is 1 over all photographs, so that one 8-bit scale serves all channels
+    alike; the normalisation undoes it. No scale is nearly nothing. A network without normalisation
+    by a sample is left as it is.
 
     Args:
         photographs: HWC uint8 RGB.
     """
-    if network.config.norm != "thumbnail":
+    if network.config.norm != "sampled":
         return network
     network = copy.deepcopy(network)
-    layers = [
-        (layer[0], layer[1])
-        for layer in network.modules()
-        if isinstance(layer, ConvLayer)
-        and len(layer) > 1
-        and isinstance(layer[0], nn.Conv2d)
-        and isinstance(layer[1], ThumbnailNorm)
-    ]
-    seen: dict[nn.Module, Tensor] = {}
-    sums = [torch.zeros(2, norm.weight.numel(), dtype=torch.float64) for _, norm in layers]
-
-    def see(module: nn.Module, _: object, output: Tensor) -> None:
-        seen[module] = output.double()  # of the thumbnail, then of the frame
-
     kind = network.output.weight.dtype
-    hooks = [convolution.register_forward_hook(see) for convolution, _ in layers]
-    for photograph in photographs:
-        network(to_tensor(photograph).to(kind), RIM)
-        for (convolution, _), total in zip(layers, sums, strict=True):
-            x = seen[convolution]
-            total += torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
-    for hook in hooks:
-        hook.remove()
-    for (convolution, norm), total in zip(layers, sums, strict=True):
-        mean, square = (total / len(photographs)).to(norm.weight.dtype)
-        unit = torch.sqrt((square - mean**2).clamp(min=1e-12))
+    seen = [network.statistics(to_tensor(p).to(kind), RIM) for p in photographs]
+    squares = torch.cat([s.double().square() for s in seen if s is not None]).mean(0)
+    start = 0
+    for layer in network.modules():
+        if not isinstance(layer, ConvLayer) or not isinstance(norm := layer[1], SampledNorm):
+            continue
+        convolution, stop = layer[0], start + norm.weight.numel()
+        assert isinstance(convolution, nn.Conv2d)
+        assert convolution.bias is not None
+        unit = torch.sqrt(squares[start:stop]).to(kind)
+        start = stop
         convolution.weight /= unit.view(-1, 1, 1, 1)
-        convolution.bias = nn.Parameter(-mean / unit)
+        convolution.bias /= unit
         norm.epsilon /= unit**2
-    for module in network.modules():
-        if isinstance(module, ThumbnailNorm):
-            least = torch.copysign(torch.tensor(SMALLEST_SCALE), module.weight)
-            module.weight.copy_(
-                torch.where(module.weight.abs() < SMALLEST_SCALE, least, module.weight)
-            )
+        least = torch.copysign(torch.tensor(SMALLEST_SCALE), norm.weight)
+        norm.weight.copy_(torch.where(norm.weight.abs() < SMALLEST_SCALE, least, norm.weight))
     return network
 
 

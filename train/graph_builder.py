@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from nst.errors import ExportError
 from nst.infer.signature import HELD_NAME, INPUT_NAME, OUTPUT_NAME, STATISTICS_NAME
 from nst.models.layers import ConvLayer, ResidualBlock
-from nst.models.thumbnail import ThumbnailNorm
+from nst.models.sampled import STEP, SampledNorm
 from nst.train.folding import take_apart
 
 OPSET = 18
 IR_VERSION = 10  # the newest that the oldest supported ONNX Runtime reads
 EXACT = "exact"  # names that begin so stay in fp32 at every precision
-THUMBNAIL, FRAME = "thumbnail_", "frame_"
 
 
 class GraphBuilder:
@@ -33,19 +32,13 @@ class GraphBuilder:
         self.weights: list[onnx.TensorProto] = []
         self._names: dict[tuple[Any, ...], str] = {}
         self._exact = False
-        self._pass, self._passed = "", 0
-        # What a `ThumbnailNorm` becomes: depends on whose statistics it takes.
-        self.normalize: Callable[[str, ThumbnailNorm], str] | None = None
+        # Makes the scales of a `SampledNorm` from the values that it samples.
+        self.measure: Callable[[str, SampledNorm], str] | None = None
         self.statistics = 0  # how many channels' the graph takes from a frame
 
     def add(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
-        number, prefix = len(self.nodes), ""
-        if self._exact:
-            prefix = f"{EXACT}_"
-        elif self._pass:
-            prefix, number = self._pass, self._passed
-            self._passed += 1
-        output = output or f"{prefix}{kind.lower()}_{number}"
+        prefix = f"{EXACT}_" if self._exact else ""
+        output = output or f"{prefix}{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
@@ -57,18 +50,6 @@ class GraphBuilder:
             yield
         finally:
             self._exact = False
-
-    @contextmanager
-    def passing(self, name: str) -> Iterator[None]:
-        """What is added within belongs to a pass: `THUMBNAIL` or `FRAME`.
-
-        The two add the same nodes, and give them the same names but for the beginning.
-        """
-        self._pass, self._passed = name, 0
-        try:
-            yield
-        finally:
-            self._pass = ""
 
     def numbers(self, *values: int) -> str:
         return self.constant(np.array(values))
@@ -109,6 +90,17 @@ class GraphBuilder:
             "Conv", inputs, kernel_shape=weight.shape[2:], strides=strides, pads=[pad] * 4
         )
 
+    def sampled_conv(
+        self, x: str, weight: Tensor, bias: Tensor | None, pad: int, norm: SampledNorm
+    ) -> str:
+        """A convolution and its normalisation, which it is computed for in a few places first."""
+        if self.measure is None:
+            raise ExportError("normalisation by a sample has no ONNX form in this design")
+        # Without padding the border is left out, as `SampledNorm` does.
+        sample = self.plain_conv(x, weight, bias, 0, (STEP, STEP))
+        scale = self.add("Cast", [self.measure(sample, norm)], to=TensorProto.FLOAT)
+        return self.add("Mul", [self.plain_conv(x, weight, bias, pad), scale])
+
     def bytes(self, x: str) -> str:
         """Floats as pixels: clipped, rounded, uint8."""
         x = self.add("Clip", [x, self.constant(np.float32(0)), self.constant(np.float32(255))])
@@ -120,11 +112,6 @@ class GraphBuilder:
         names = [first, *(f"{first}_{part}" for part in range(1, parts))]
         self.nodes[-1].output.extend(names[1:])
         return names
-
-    def scale_and_shift(self, x: str, scale: str, shift: str) -> str:
-        """x · scale + shift, both computed in fp32."""
-        scale, shift = (self.add("Cast", [name], to=TensorProto.FLOAT) for name in (scale, shift))
-        return self.add("Add", [self.add("Mul", [x, scale]), shift])
 
     def view(self, x: str, *shape: str) -> str:
         """`x` in another shape, given in parts that are computed."""
@@ -147,7 +134,11 @@ class GraphBuilder:
         """
         if isinstance(module, ConvLayer):
             convolution, weight, bias, rest = take_apart(module)
-            x = self.conv(x, convolution, weight, bias)
+            if rest and isinstance(rest[0], SampledNorm):
+                x = self.sampled_conv(x, weight, bias, convolution.kernel_size[0] // 2, rest[0])
+                rest = rest[1:]
+            else:
+                x = self.conv(x, convolution, weight, bias)
             for child in rest:
                 x = self.module(x, child)
             return x
@@ -157,8 +148,6 @@ class GraphBuilder:
             return x
         if isinstance(module, ResidualBlock):
             return self.add("Add", [x, self.module(x, module.body)])
-        if isinstance(module, ThumbnailNorm) and self.normalize is not None:
-            return self.normalize(x, module)
         if isinstance(module, nn.InstanceNorm2d):
             return self.instance_norm(x, module)
         if isinstance(module, nn.Upsample):
@@ -182,8 +171,8 @@ class GraphBuilder:
         if self.statistics:
             make, count = helper.make_tensor_value_info, self.statistics
             # The default is NaN, for each frame's own; others hold for all frames of a batch.
-            inputs.append(make(HELD_NAME, TensorProto.FLOAT, [1, count, 2]))
-            outputs.append(make(STATISTICS_NAME, TensorProto.FLOAT, ["batch", count, 2]))
+            inputs.append(make(HELD_NAME, TensorProto.FLOAT, [1, count]))
+            outputs.append(make(STATISTICS_NAME, TensorProto.FLOAT, ["batch", count]))
         needed = {value.name for value in outputs}
         nodes: list[onnx.NodeProto] = []
         for node in reversed(self.nodes):

@@ -20,7 +20,7 @@ from nst.errors import ExportError
 from nst.images import Array
 from nst.infer.signature import HELD_NAME, INPUT_NAME
 from nst.train.calibrate import Floats, Params, best_params, calibrate, channel_moments
-from nst.train.graph_builder import EXACT, FRAME, THUMBNAIL
+from nst.train.graph_builder import EXACT
 
 # Nodes that move values and change none: they work on integers as they do on floats.
 _MOVES = frozenset({"Pad", "Reshape", "Resize", "Slice", "Transpose"})
@@ -29,7 +29,6 @@ _MOVES = frozenset({"Pad", "Reshape", "Resize", "Slice", "Transpose"})
 _FEW_CHANNELS, _WIDE = 8, 5
 # Seven bits: the products of CPUs without VNNI saturate at eight (vpmaddubsw adds two in 16 bits).
 _WEIGHT_MOST = 63
-_AFFINE_WEIGHT = 127  # each stands alone: no sum that could saturate
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -63,9 +62,9 @@ def to_int8(model: onnx.ModelProto, photographs: Sequence[Array]) -> onnx.ModelP
 
     The image's bytes feed the first convolution, and the last one's are the result if it is no
     wide one. What lies between two convolutions stays integer where it is padding, resizing, ReLU
-    or the sum of two integer tensors; instance normalisation stays in float. Scales and shifts
-    that depend on the frame stay integer too, as 1×1 convolutions of each channel by itself whose
-    weights are computed; ONNX Runtime has them for one image at a time, so such a file takes one.
+    or the sum of two integer tensors; instance normalisation stays in float. Normalisation by a
+    sample costs the whole frame nothing: it becomes the scale of the convolution's weights. ONNX
+    Runtime has that for one image at a time, so such a file takes one.
 
     Args:
         photographs: content to calibrate on, HWC uint8 RGB.
@@ -91,8 +90,7 @@ class _Quantizer:
         self.integer_convs = {
             node.output[0] for node in self.nodes if node.op_type == "Conv" and self._narrow(node)
         }
-        self.affines = self._find_affines()
-        self.channels = self._count_channels()
+        self.scaled = self._find_scaled()
         self.integers: dict[str, str] = {}  # float tensor -> its integer twin
         self.integer_only: set[str] = set()  # read by nobody as the float that it was
         self.params: dict[str, Params] = {}
@@ -103,11 +101,6 @@ class _Quantizer:
         wanted = self._tensors()
         pixels = self._pixels()
         ranges = calibrate(self.model, sorted(wanted - pixels), self.photographs)
-        # The thumbnail's tensors are rounded as the frame's, or its statistics would not fit them.
-        for name in ranges:
-            twin = name.replace(THUMBNAIL, FRAME, 1)
-            if name.startswith(THUMBNAIL) and twin in ranges:
-                ranges[name] = ranges[twin] = np.concatenate([ranges[name], ranges[twin]])
         self.params = {name: best_params(values) for name, values in ranges.items()}
         self.params |= dict.fromkeys(pixels, _BYTES)
         last = self._last()
@@ -119,10 +112,10 @@ class _Quantizer:
             if output in pixels:  # uint8 goes on as it is
                 self.integers[output] = node.input[0]
                 continue
-            if output in self.affines:
-                chain = self.affines[output]
-                self._affine(node, chain)
-                skipped.update(chain)
+            if output in self.scaled:
+                product = self.scaled[output]
+                skipped.update((product, self._after_relu(product)))
+                self._scaled_conv(node, product)
                 continue
             if output in self.integer_convs:
                 self._conv(node)
@@ -145,7 +138,7 @@ class _Quantizer:
             if name in used:
                 self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         self.model.graph.initializer.extend(self.constants.values())
-        if self.affines:
+        if self.scaled:
             for value in (*self.model.graph.input, *self.model.graph.output):
                 value.type.tensor_type.shape.dim[0].dim_value = 1
         return self.model
@@ -154,25 +147,15 @@ class _Quantizer:
         channels, _, height, _ = self.weights[convolution.input[1]].shape
         return channels >= _FEW_CHANNELS or height <= _WIDE
 
-    def _find_affines(self) -> dict[str, list[str]]:
-        """Each Mul of channels by scales that are computed, and the tensors to its ReLU."""
-        found = {}
-        for node in self.nodes:
-            exact = node.name.startswith(EXACT)
-            if node.op_type == "Mul" and not exact and node.input[1] not in self.weights:
-                total = self.consumers[node.output[0]][0].output[0]
-                found[node.output[0]] = [total, self._after_relu(total)]
-        return found
-
-    def _count_channels(self) -> dict[str, int]:
-        """Of every tensor between the convolutions."""
-        found: dict[str, int] = {}
-        for node in self.nodes:
-            if node.op_type == "Conv":
-                found[node.output[0]] = len(self.weights[node.input[1]])
-            elif node.input[0] in found:  # the sums and products are of equals, or of [N, C, 1, 1]
-                found[node.output[0]] = found[node.input[0]]
-        return found
+    def _find_scaled(self) -> dict[str, str]:
+        """Convolutions whose channels are multiplied by what is computed, and the products."""
+        return {
+            node.input[0]: node.output[0]
+            for node in self.nodes
+            if node.op_type == "Mul"
+            and not node.name.startswith(EXACT)
+            and node.input[1] not in self.weights
+        }
 
     def _tensors(self) -> set[str]:
         """Float tensors that get an integer twin: what feeds a convolution and what it gives."""
@@ -180,10 +163,8 @@ class _Quantizer:
         for node in self.nodes:
             if node.output[0] in self.integer_convs:
                 fed.add(self._root(node.input[0]))
-                self.integer_only.add(self._after_relu(node.output[0]))
-            if node.output[0] in self.affines:
-                fed.add(self._root(node.input[0]))
-                self.integer_only.add(self.affines[node.output[0]][-1])
+                product = self.scaled.get(node.output[0], node.output[0])
+                self.integer_only.add(self._after_relu(product))
             # A sum is of integers if both its terms are, as where normalisation folds away.
             if node.op_type == "Add" and all(
                 self._root(name) in self.integer_only for name in node.input
@@ -204,7 +185,7 @@ class _Quantizer:
         return str(users[0].output[0]) if alone else name
 
     def _pixels(self) -> set[str]:
-        """Tensors that hold the image, or its thumbnail, as floats."""
+        """Tensors that hold the image as floats."""
         return {
             node.output[0]
             for node in self.nodes
@@ -225,51 +206,53 @@ class _Quantizer:
     def _conv(self, node: onnx.NodeProto) -> None:
         root = self._root(node.input[0])
         x = self._dequantize(self.integers[node.input[0]], self.params[root])
-        weight: Floats = self.weights[node.input[1]]
-        scale = np.abs(weight).max(axis=(1, 2, 3)) / _WEIGHT_MOST
-        scale = np.maximum(scale, np.float32(1e-12)).astype(np.float32)
-        rounded = np.rint(weight / scale[:, None, None, None]).astype(np.int8)
+        rounded, scale = self._rounded(node)
         inputs = [x, self._dequantize_constant(node.input[1], rounded, scale)]
         if len(node.input) > 2:
-            bias_scale = scale * self.params[root].scale
-            bias = np.rint(self.weights[node.input[2]] / bias_scale.astype(np.float64))
-            bias = np.clip(bias, -(2**31) + 1, 2**31 - 1).astype(np.int32)
-            # The thumbnail's convolutions have the frame's weights, but each its own scale.
-            name = f"{node.input[2]}_of_{root}"
-            inputs.append(self._dequantize_constant(name, bias, bias_scale))
+            inputs.append(
+                self._dequantize_constant(node.input[2], *self._rounded_bias(node, scale))
+            )
         del node.input[:]
         node.input.extend(inputs)
         self.built.append(node)
 
-    def _affine(self, multiply: onnx.NodeProto, chain: list[str]) -> None:
-        """x · scale + shift, both [1, C, 1, 1] and computed; then ReLU, if `chain` ends in one.
+    def _rounded(self, node: onnx.NodeProto) -> tuple[NDArray[np.int8], Floats]:
+        """A convolution's weights as integers, and their scales."""
+        weight: Floats = self.weights[node.input[1]]
+        scale = np.abs(weight).max(axis=(1, 2, 3)) / _WEIGHT_MOST
+        scale = np.maximum(scale, np.float32(1e-12)).astype(np.float32)
+        return np.rint(weight / scale[:, None, None, None]).astype(np.int8), scale
 
-        The scale takes the place of the weights' own, so nothing is rounded but the result.
+    def _rounded_bias(
+        self, node: onnx.NodeProto, weight_scale: Floats
+    ) -> tuple[NDArray[np.int32], Floats]:
+        """A convolution's bias as integers, and their scales: those of the products."""
+        scale = weight_scale * self.params[self._root(node.input[0])].scale
+        bias = np.rint(self.weights[node.input[2]] / scale.astype(np.float64))
+        return np.clip(bias, -(2**31) + 1, 2**31 - 1).astype(np.int32), scale
+
+    def _scaled_conv(self, node: onnx.NodeProto, product: str) -> None:
+        """conv(x) · scale, which is [1, C, 1, 1] and computed; then ReLU, if there is one.
+
+        The sums of integers are what they were, and only count by another scale. Nothing could go
+        into the bias as well: ONNX Runtime's fast kernels want one that is constant.
         """
-        source, scale = multiply.input
-        (shift,) = (n for n in self.producer[chain[0]].input if n != multiply.output[0])
-        channels = self.channels[source]
-        result, name = chain[-1], multiply.name
-        x_scale, x_zero = self._params(self.params[source])
-        y_scale, y_zero = self._params(self.params[result])
+        root, name, result = self._root(node.input[0]), node.name, self._after_relu(product)
+        rounded, weight_scale = self._rounded(node)
         flat = self._constant("flat", np.array([-1]))
-        most = self._constant("largest_weight", np.array(_AFFINE_WEIGHT, np.float32))
-        self._add("Reshape", [scale, flat], f"{name}_scale")
-        self._add("Reshape", [shift, flat], f"{name}_shift")
-        self._add("Div", [f"{name}_scale", most], f"{name}_weight_scale")
-        self._add("Mul", [f"{name}_weight_scale", x_scale], f"{name}_unit")
-        self._add("Div", [f"{name}_shift", f"{name}_unit"], f"{name}_units")
-        limits = [self._constant(f"limit_{n}", np.array(n * 2**30, np.float32)) for n in (-1, 1)]
-        self._add("Clip", [f"{name}_units", *limits], f"{name}_clipped")
-        self._add("Round", [f"{name}_clipped"], f"{name}_rounded")
-        self._add("Cast", [f"{name}_rounded"], f"{name}_bias", to=TensorProto.INT32)
-        ones = np.full((channels, 1, 1, 1), _AFFINE_WEIGHT, np.int8)
-        weight = self._constant(f"weights_{channels}", ones)
-        zero = self._constant(f"zeros_{channels}", np.zeros(channels, np.int8))
-        inputs = [self.integers[source], x_scale, x_zero, weight, f"{name}_weight_scale", zero]
-        inputs += [y_scale, y_zero, f"{name}_bias"]
+        scales = [f"{name}_scale", self._constant(f"{name}_own_scale", weight_scale)]
+        self._add("Reshape", [self.producer[product].input[1], flat], scales[0])
+        self._add("Mul", scales, f"{name}_weight_scale")
+        weight = self._constant(f"{node.input[1]}_integers", rounded)
+        zero = self._constant(f"{node.input[1]}_zero", np.zeros(len(rounded), np.int8))
+        inputs = [self.integers[node.input[0]], *self._params(self.params[root])]
+        inputs += [weight, f"{name}_weight_scale", zero, *self._params(self.params[result])]
+        if len(node.input) > 2:
+            bias, _ = self._rounded_bias(node, weight_scale)
+            inputs.append(self._constant(f"{node.input[2]}_integers", bias))
         output = f"{result}_quantized"
-        self._add("QLinearConv", inputs, output, group=channels, kernel_shape=[1, 1])
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        self._add("QLinearConv", inputs, output, **attributes)
         self.integers[result] = output
 
     def _move(self, node: onnx.NodeProto) -> None:

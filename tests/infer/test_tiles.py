@@ -15,10 +15,10 @@ from nst.errors import UsageError
 from nst.images import Array
 from nst.infer import tiles as tiles_module
 from nst.infer.session import Stylizer
-from nst.infer.tiles import GRID, thumbnail, tiles
-from nst.models.config import PRESETS, THUMBNAIL_LEAST, THUMBNAIL_SIDE
-from nst.models.thumbnail import thumbnail as network_thumbnail
-from nst.models.transformer import TransformerConfig, TransformerNet
+from nst.infer.tiles import GRID, PATCH, SAMPLE, sample, tiles
+from nst.models.config import PRESETS
+from nst.models.layers import PixelConv
+from nst.models.transformer import RIM, TransformerConfig, TransformerNet
 from nst.tensors import to_tensor
 from nst.train.export import export_precisions
 
@@ -46,13 +46,15 @@ def loud(config: TransformerConfig) -> TransformerNet:
     for parameter in net.parameters():
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, mean=0.3, std=0.3)
-    torch.nn.init.normal_(net.output.weight, std=0.3)
+    if isinstance(net.output, PixelConv):
+        torch.nn.init.zeros_(net.output.bias)
+    torch.nn.init.normal_(net.output.weight, std=0.1 if config.norm == "sampled" else 0.3)
     return net.eval()
 
 
 CONFIGS = {
     "folded": TransformerConfig(32, 3, "none", "folded"),
-    "folded, thumbnail": TransformerConfig(16, 2, "thumbnail", "folded"),
+    "folded, sampled": TransformerConfig(16, 2, "sampled", "folded"),
     "johnson, batch": TransformerConfig(8, 2, "batch"),
 }
 
@@ -112,30 +114,35 @@ def test_large_images_go_in_tiles_by_themselves(
         assert len(reports) == expected
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.tuples(st.integers(32, 90), st.integers(32, 2000)), st.booleans(), st.integers(0, 2**32 - 1)
-)
-def test_the_thumbnail_is_the_network_s_own(size: tuple[int, int], turn: bool, seed: int) -> None:
-    height, width = size[::-1] if turn else size
-    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    small = thumbnail(image)
-    theirs = network_thumbnail(to_tensor(image))[0].permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(small, theirs)
-    assert THUMBNAIL_LEAST <= min(small.shape[:2]) <= max(small.shape[:2]) <= THUMBNAIL_SIDE
-    np.testing.assert_array_equal(thumbnail(small), small)
-    # Its pixels lie as those of the whole do: the middle is the middle.
-    rows = np.repeat(np.arange(height)[:, None, None], 3, 2)
-    middle = thumbnail(np.repeat(rows, width, 1)).mean()
-    assert abs(middle - (height - 1) / 2) <= 1 + height / THUMBNAIL_LEAST / 2
+@settings(max_examples=30, deadline=None)
+@given(st.tuples(st.integers(1, 5000), st.integers(1, 5000)))
+def test_a_sample_is_patches_from_all_over_the_image(size: tuple[int, int]) -> None:
+    rows, columns = np.indices(size, np.int32, sparse=True)
+    whole = np.dstack(np.broadcast_arrays(rows, columns, rows + columns))
+    part = sample(whole)
+    assert part.shape[:2] == tuple(min(side, SAMPLE) for side in size)
+    for axis, length in enumerate(size):
+        places = part[:, 0, 0] if axis == 0 else part[0, :, 1]
+        if length <= SAMPLE:
+            np.testing.assert_array_equal(places, np.arange(length))
+            continue
+        patches = places.reshape(-1, PATCH)
+        assert (np.diff(patches) == 1).all()  # each in one piece
+        assert (patches[:, 0] % GRID == 0).all()
+        gaps = patches[1:, 0] - patches[:-1, -1]
+        assert gaps.min() >= 1  # no place twice
+        assert np.ptp(gaps) <= 2 * GRID  # evenly spread
+        assert patches[0, 0] == 0
+        assert length - patches[-1, -1] <= GRID
+    np.testing.assert_array_equal(sample(part), part)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_statistics_of_the_thumbnail_are_those_of_the_image(
+def test_statistics_are_those_that_the_network_takes(
     precision: str, tmp_path: Path, photograph: Array
 ) -> None:
     path = tmp_path / "a.onnx"
-    network = loud(CONFIGS["folded, thumbnail"])
+    network = loud(CONFIGS["folded, sampled"])
     export_precisions(network, {precision: path}, {}, calibration=lambda: [photograph])
     big = np.tile(photograph, (4, 3, 1))[:701, :330]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -154,13 +161,11 @@ def test_statistics_of_the_thumbnail_are_those_of_the_image(
         assert (stylizer._repaint(big[None], other) != stylized).mean() > 0.3
     if precision == "fp32":
         with torch.no_grad():
-            ours = network.statistics(to_tensor(big))
+            ours = network.statistics(to_tensor(big), RIM)
         assert ours is not None
         np.testing.assert_allclose(expected, ours.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_networks_without_a_thumbnail_take_no_statistics(
-    model_path: Path, photograph: Array
-) -> None:
+def test_networks_without_a_sample_take_no_statistics(model_path: Path, photograph: Array) -> None:
     with Stylizer(model_path, provider="cpu") as stylizer:
         assert stylizer.statistics(photograph) is None

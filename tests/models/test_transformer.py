@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nst.models.config import PRESETS, Norm
-from nst.models.thumbnail import EPSILON, Statistics, ThumbnailNorm
+from nst.models.sampled import EPSILON, SampledNorm, Statistics
 from nst.models.transformer import RIM, TransformerConfig, TransformerNet
 
 
@@ -57,38 +57,24 @@ def test_matches_a_plain_loop() -> None:
     torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-3)
 
 
-Given = list[tuple[Tensor, Tensor]]
-
-
-def folded(image: Tensor, w: dict[str, Tensor], given: Given | None = None) -> Tensor:
-    """The folded design, step by step; for sides that are multiples of four.
-
-    Args:
-        given: means and deviations; an empty list takes those of the image.
-    """
+def folded(image: Tensor, w: dict[str, Tensor]) -> Tensor:
+    """The folded design, step by step; for sides that are multiples of four."""
 
     def conv(x: Tensor, name: str, stride: int = 1, pad: int = 1) -> Tensor:
         return F.conv2d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), stride, pad)
 
-    def norm(x: Tensor, name: str, index: int) -> Tensor:
-        if given is None:
+    def norm(x: Tensor, name: str, edge: int) -> Tensor:
+        if f"{name}.weight" not in w:
             return x
-        if len(given) <= index:
-            var, mean = torch.var_mean(x, (2, 3), keepdim=True, correction=0)
-            given.append((mean, (var + EPSILON).sqrt()))
-        mean, deviation = given[index]
-        weight, bias = (w[f"{name}.{part}"].view(1, -1, 1, 1) for part in ("weight", "bias"))
-        return (x - mean) / deviation * weight + bias
+        inside = F.pad(x, [-edge] * 4)
+        squares = inside[..., ::4, ::4].pow(2).mean((2, 3), keepdim=True)
+        return x / (squares + EPSILON).sqrt() * w[f"{name}.weight"].view(1, -1, 1, 1)
 
     x = F.pad(image / 127.5 - 1, [2] * 4, mode="reflect")
     x = F.relu(norm(conv(x, "encoder.0.0", 4, 0), "encoder.0.1", 0))
-    for part in ("encoder", "residuals"):
-        for i in range(8):
-            if f"{part}.{i}.body.0.0.weight" in w:
-                y = F.relu(conv(x, f"{part}.{i}.body.0.0"))
-                x = x + conv(y, f"{part}.{i}.body.1.0")
-            elif i > 0 and f"{part}.{i}.weight" in w:
-                x = norm(x, f"{part}.{i}", 1)
+    for i in range(3):
+        y = F.relu(conv(x, f"residuals.{i}.body.0.0"))
+        x = x + norm(conv(y, f"residuals.{i}.body.1.0"), f"residuals.{i}.body.1.1", 1)
     # Zeros beyond the border count as a block of their own.
     x = F.interpolate(F.pad(x, [1] * 4), scale_factor=2, mode="bilinear")[..., 1:-1, 1:-1]
     x = F.pad(F.relu(conv(x, "decoder.0", pad=0)), [2] * 4)
@@ -100,7 +86,7 @@ def folded(image: Tensor, w: dict[str, Tensor], given: Given | None = None) -> T
     return x * 127.5 + 127.5
 
 
-@pytest.mark.parametrize("norm", ["none", "thumbnail"])
+@pytest.mark.parametrize("norm", ["none", "sampled"])
 def test_the_folded_design_matches_a_plain_loop(norm: Norm) -> None:
     torch.manual_seed(0)
     network = TransformerNet(TransformerConfig(8, 3, norm, "folded", half=4)).double()
@@ -108,19 +94,14 @@ def test_the_folded_design_matches_a_plain_loop(norm: Norm) -> None:
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     image = torch.rand(2, 3, 152, 256, dtype=torch.float64) * 255
-    given: Given | None = None
-    if norm == "thumbnail":  # half as large
-        given = []
-        folded(image[..., 1::2, 1::2], dict(network.state_dict()), given)
-        assert len(given) == 2
-    expected = folded(image, dict(network.state_dict()), given)
+    expected = folded(image, dict(network.state_dict()))
     torch.testing.assert_close(network(image).double(), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_a_constant_field_is_painted_flat() -> None:
     """No mesh and no dots: whatever the weights, the design cannot."""
     torch.manual_seed(0)
-    network = TransformerNet(TransformerConfig(8, 2, "thumbnail", "folded", half=4)).double()
+    network = TransformerNet(TransformerConfig(8, 2, "sampled", "folded", half=4)).double()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     inside = network(torch.full((1, 3, 128, 128), 77.0).double())[..., 48:-48, 48:-48]
@@ -162,21 +143,25 @@ def test_the_folded_design_reflects_but_once() -> None:
         torch.testing.assert_close(network(image, 8), x * 127.5 + 127.5)
 
 
-def test_a_thumbnail_of_the_very_image_is_instance_normalisation() -> None:
+def test_where_means_are_nothing_it_is_instance_normalisation() -> None:
     torch.manual_seed(0)
-    norm = ThumbnailNorm(5).double()
-    for parameter in norm.parameters():
-        torch.nn.init.normal_(parameter)
+    norm = SampledNorm(5, 0).double()
+    torch.nn.init.normal_(norm.weight)
     x = torch.randn(2, 5, 9, 7, dtype=torch.float64)
+    x = (x - x.mean((2, 3), keepdim=True)).repeat_interleave(4, 2).repeat_interleave(4, 3)
     statistics = Statistics()
     got = norm(x, statistics)
-    expected = F.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=EPSILON)
+    expected = F.instance_norm(x, weight=norm.weight, eps=EPSILON)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
     # Handed to another image, they are the only thing that it takes from the first.
-    other = torch.randn(2, 5, 30, 20, dtype=torch.float64)
-    found = statistics.found()
-    again = norm(torch.cat([x, other.reshape(2, 5, 60, 10)[..., :7]], 2), Statistics(found))
-    torch.testing.assert_close(again[:, :, :9], got)
+    other = torch.randn(2, 5, 60, 28, dtype=torch.float64)
+    again = norm(torch.cat([x, other], 2), Statistics(statistics.found()))
+    torch.testing.assert_close(again[:, :, :36], got)
+    # Nothing of the edge is looked at.
+    norm.edge = 1
+    inside = norm(x, statistics)
+    x[..., [0, -1]] = 1e6
+    torch.testing.assert_close(norm(x, statistics)[..., 1:-1], inside[..., 1:-1])
 
 
 @pytest.mark.parametrize(
@@ -187,7 +172,7 @@ def test_a_thumbnail_of_the_very_image_is_instance_normalisation() -> None:
         {"norm": "group"},
         {"design": "unet"},
         {"design": "folded"},
-        {"norm": "thumbnail"},
+        {"norm": "sampled"},
     ],
 )
 def test_bad_configs(wrong: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from nst.train.checkpoint import save_checkpoint
 from nst.train.data import open_content
 from nst.train.trainer import train_style
 
-CONFIG = TransformerConfig(8, 1, "thumbnail", "folded", half=4)
+CONFIG = TransformerConfig(8, 1, "sampled", "folded", half=4)
 
 
 def loud_bank(count: int) -> StyleBank:

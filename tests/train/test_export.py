@@ -36,7 +36,7 @@ def network(config: TransformerConfig | None = None) -> TransformerNet:
     [
         PRESETS["quality"],
         TransformerConfig(width=16, design="folded", norm="none"),
-        TransformerConfig(width=16, design="folded", norm="thumbnail"),
+        TransformerConfig(width=16, design="folded", norm="sampled"),
     ],
 )
 def test_parity_on_photographs(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nst.images import Array
 from nst.models.config import TransformerConfig
 from nst.models.layers import ConvLayer
-from nst.models.thumbnail import ThumbnailNorm
+from nst.models.sampled import SampledNorm
 from nst.models.transformer import RIM, TransformerNet
 from nst.tensors import to_tensor
 from nst.train.folding import (
@@ -74,11 +74,10 @@ def test_batch_normalisation_goes_into_the_convolution(
 def test_equalizing_leaves_the_network_as_it_was(seed: int) -> None:
     """In double precision: the normalisation undoes it, and epsilon goes along."""
     torch.manual_seed(seed)
-    network = TransformerNet(TransformerConfig(6, 2, "thumbnail", "folded", half=4)).double()
-    norms = [module for module in network.modules() if isinstance(module, ThumbnailNorm)]
+    network = TransformerNet(TransformerConfig(6, 2, "sampled", "folded", half=4)).double()
+    norms = [module for module in network.modules() if isinstance(module, SampledNorm)]
     for norm in norms:
         nn.init.normal_(norm.weight)
-        nn.init.normal_(norm.bias)
         norm.weight.data += torch.sign(norm.weight) * 0.01  # those that are nearly nothing change
     with torch.no_grad():
         network.encoder[0][0].weight[0] *= 1e-3  # a channel that hardly varies
@@ -88,8 +87,9 @@ def test_equalizing_leaves_the_network_as_it_was(seed: int) -> None:
     with torch.no_grad():
         torch.testing.assert_close(equal(batch), network(batch), rtol=1e-6, atol=1e-3)
         first = torch.cat([equal.encoder[0][0](rimmed(to_tensor(i).double())) for i in images])
-    torch.testing.assert_close(first.mean((0, 2, 3)), torch.zeros(6).double(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(first.var((0, 2, 3), correction=0), torch.ones(6).double())
+    # A root mean square of 1, epsilon left out, in the sample.
+    squares = first[..., ::4, ::4].square().mean((0, 2, 3)) + equal.encoder[0][1].epsilon
+    torch.testing.assert_close(squares, torch.ones(6).double())
     network.encoder[0][1].weight.data[:2] = torch.tensor([0.0, -1e-9])
     scales = equalize(network, images).encoder[0][1].weight[:2].tolist()
     assert scales == pytest.approx([SMALLEST_SCALE, -SMALLEST_SCALE])
