@@ -33,6 +33,19 @@ def test_gram_matrix(shape: tuple[int, int, int, int], seed: int, channels_last:
     np.testing.assert_allclose(gram_matrix(x), numpy_gram(features), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradient_of_gram_matrices(layout: torch.memory_format) -> None:
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    assert torch.autograd.gradcheck(gram_matrix, x)
+    (gradient,) = torch.autograd.grad(gram_matrix(x).square().sum(), x)
+    assert gradient.is_contiguous(memory_format=layout)
+    for kind in (torch.float16, torch.bfloat16):
+        half = x.detach().to(kind).requires_grad_()
+        (low,) = torch.autograd.grad(gram_matrix(half).square().sum(), half)
+        assert low.dtype == kind
+        torch.testing.assert_close(low.double(), gradient, rtol=0.05, atol=1e-3)
+
+
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_gram_does_not_overflow_in_half_precision(kind: torch.dtype) -> None:
     features = torch.full((1, 4, 64, 64), 3000.0, dtype=kind)

@@ -54,6 +54,25 @@ def test_all_activations_match_a_plain_loop(
         torch.testing.assert_close(features[name], value, rtol=1e-4, atol=1e-2)
 
 
+def test_gradients_match_a_plain_loop(
+    vgg: VGG19Features, codebook: dict[str, Tensor], photograph: Array
+) -> None:
+    image = to_tensor(photograph)[..., :48, :64].requires_grad_()
+    names = ("relu1_2", "relu3_1", "relu4_4")
+
+    def gradient(features: dict[str, Tensor]) -> Tensor:
+        total = sum(features[name].square().mean() for name in names)
+        return torch.autograd.grad(total, image)[0]
+
+    expected = gradient(plain_loop(image, codebook))
+    torch.testing.assert_close(gradient(vgg(image, names)), expected, rtol=1e-3, atol=1e-2)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = vgg(image, names)
+        low = gradient({name: value.float() for name, value in features.items()})
+    assert {value.dtype for value in features.values()} == {torch.bfloat16}
+    assert F.cosine_similarity(low.flatten(), expected.flatten(), dim=0) > 0.99
+
+
 def test_shapes_are_vgg19s(vgg: VGG19Features) -> None:
     channels = {1: 64, 2: 128, 3: 256, 4: 512, 5: 512}
     for name, value in vgg(torch.zeros(2, 3, 64, 96)).items():
