@@ -35,7 +35,7 @@ def calibrate(
     """A sample of the values of each tensor, its extremes included."""
     rng = np.random.default_rng(0)
     kept: dict[str, list[Floats]] = defaultdict(list)
-    for values in _activations(model, names, photographs):
+    for values in activations(model, names, photographs):
         for name, x in values.items():
             flat = x.ravel()
             kept[name].append(flat[rng.integers(flat.size, size=_SAMPLES)])
@@ -64,7 +64,7 @@ def channel_moments(
 ) -> dict[str, tuple[Floats, Floats]]:
     """Mean and variance of each channel of the tensors `names` over all photographs."""
     sums: dict[str, NDArray[np.float64]] = {}
-    for values in _activations(model, names, photographs):
+    for values in activations(model, names, photographs):
         for name, x in values.items():
             flat = x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1).astype(np.float64)
             moments = np.stack([flat.mean(1), np.square(flat).mean(1)])
@@ -75,7 +75,7 @@ def channel_moments(
     return result
 
 
-def _activations(
+def activations(
     model: onnx.ModelProto, names: Sequence[str], photographs: Sequence[Array]
 ) -> Iterable[dict[str, Floats]]:
     """The values of the tensors `names`, photograph by photograph."""

@@ -21,6 +21,7 @@ from nst.images import Array
 from nst.infer.signature import HELD_NAME, INPUT_NAME
 from nst.train.calibrate import Floats, Params, best_params, calibrate, channel_moments
 from nst.train.graph_builder import EXACT
+from nst.train.rounding import Doubles, observe, round_weights
 
 # Nodes that move values and change none: they work on integers as they do on floats.
 _MOVES = frozenset({"Pad", "Reshape", "Resize", "Slice", "Transpose"})
@@ -94,6 +95,10 @@ class _Quantizer:
         self.integers: dict[str, str] = {}  # float tensor -> its integer twin
         self.integer_only: set[str] = set()  # read by nobody as the float that it was
         self.params: dict[str, Params] = {}
+        self.inputs = observe(
+            model, [n for n in model.graph.node if n.output[0] in self.integer_convs], photographs
+        )
+        self.rounded: dict[str, tuple[NDArray[np.int8], Floats, Doubles]] = {}
         self.built: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
 
@@ -206,29 +211,31 @@ class _Quantizer:
     def _conv(self, node: onnx.NodeProto) -> None:
         root = self._root(node.input[0])
         x = self._dequantize(self.integers[node.input[0]], self.params[root])
-        rounded, scale = self._rounded(node)
+        rounded, scale, _ = self._rounded(node)
         inputs = [x, self._dequantize_constant(node.input[1], rounded, scale)]
         if len(node.input) > 2:
-            inputs.append(
-                self._dequantize_constant(node.input[2], *self._rounded_bias(node, scale))
-            )
+            inputs.append(self._dequantize_constant(node.input[2], *self._rounded_bias(node)))
         del node.input[:]
         node.input.extend(inputs)
         self.built.append(node)
 
-    def _rounded(self, node: onnx.NodeProto) -> tuple[NDArray[np.int8], Floats]:
-        """A convolution's weights as integers, and their scales."""
-        weight: Floats = self.weights[node.input[1]]
-        scale = np.abs(weight).max(axis=(1, 2, 3)) / _WEIGHT_MOST
-        scale = np.maximum(scale, np.float32(1e-12)).astype(np.float32)
-        return np.rint(weight / scale[:, None, None, None]).astype(np.int8), scale
+    def _rounded(self, node: onnx.NodeProto) -> tuple[NDArray[np.int8], Floats, Doubles]:
+        """A convolution's weights as integers, their scales, and the shift of what comes out."""
+        name = node.input[1]
+        if name not in self.rounded:
+            weight: Floats = self.weights[name]
+            scale = np.abs(weight).max(axis=(1, 2, 3)) / _WEIGHT_MOST
+            scale = np.maximum(scale, np.float32(1e-12)).astype(np.float32)
+            noise = float(self.params[self._root(node.input[0])].scale) ** 2 / 12
+            rounded, shift = round_weights(weight, scale, self.inputs[name], noise, _WEIGHT_MOST)
+            self.rounded[name] = rounded, scale, shift
+        return self.rounded[name]
 
-    def _rounded_bias(
-        self, node: onnx.NodeProto, weight_scale: Floats
-    ) -> tuple[NDArray[np.int32], Floats]:
+    def _rounded_bias(self, node: onnx.NodeProto) -> tuple[NDArray[np.int32], Floats]:
         """A convolution's bias as integers, and their scales: those of the products."""
+        _, weight_scale, shift = self._rounded(node)
         scale = weight_scale * self.params[self._root(node.input[0])].scale
-        bias = np.rint(self.weights[node.input[2]] / scale.astype(np.float64))
+        bias = np.rint((self.weights[node.input[2]] - shift) / scale.astype(np.float64))
         return np.clip(bias, -(2**31) + 1, 2**31 - 1).astype(np.int32), scale
 
     def _scaled_conv(self, node: onnx.NodeProto, product: str) -> None:
@@ -238,7 +245,7 @@ class _Quantizer:
         into the bias as well: ONNX Runtime's fast kernels want one that is constant.
         """
         root, name, result = self._root(node.input[0]), node.name, self._after_relu(product)
-        rounded, weight_scale = self._rounded(node)
+        rounded, weight_scale, _ = self._rounded(node)
         flat = self._constant("flat", np.array([-1]))
         scales = [f"{name}_scale", self._constant(f"{name}_own_scale", weight_scale)]
         self._add("Reshape", [self.producer[product].input[1], flat], scales[0])
@@ -248,7 +255,7 @@ class _Quantizer:
         inputs = [self.integers[node.input[0]], *self._params(self.params[root])]
         inputs += [weight, f"{name}_weight_scale", zero, *self._params(self.params[result])]
         if len(node.input) > 2:
-            bias, _ = self._rounded_bias(node, weight_scale)
+            bias, _ = self._rounded_bias(node)
             inputs.append(self._constant(f"{node.input[2]}_integers", bias))
         output = f"{result}_quantized"
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
