@@ -157,7 +157,10 @@ def train_command(
         _OBJECTIVE.content_layers
     ),
     vgg: VGGOption = _OBJECTIVE.vgg,
-    lr: Annotated[float, expert(help="Learning rate at its peak.")] = _DEFAULT["learning_rate"],
+    lr: Annotated[
+        float | None,
+        expert(help="Learning rate at its peak. Default: what suits the preset."),
+    ] = _DEFAULT["learning_rate"],
     teacher_weight: Annotated[float, expert(help="Of the difference from the teacher.")] = _DEFAULT[
         "teacher_weight"
     ],

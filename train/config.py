@@ -53,7 +53,7 @@ class TrainConfig:
         size: side of the training crops, pixels.
         batch_size: crops a step at the full size, over all processes; None for what suits the
             device.
-        learning_rate: at its peak.
+        learning_rate: at its peak; None for what suits the preset.
         max_memory: GB of GPU memory that PyTorch may take; None for all.
         steps, seconds: the budget, one of them; both None for what suits the device.
         seed: of weights, crops and drawn scenes.
@@ -79,7 +79,7 @@ class TrainConfig:
     teacher_iterations: int = 100
     size: int = 256
     batch_size: int | None = None
-    learning_rate: float = 6e-4
+    learning_rate: float | None = None
     steps: int | None = None
     seconds: float | None = None
     max_memory: float | None = None
@@ -104,7 +104,8 @@ class TrainConfig:
             raise UsageError(str(error)) from error
         check_precisions(self.precisions)
         check_number("size", self.size, least=64, most=2048)
-        check_number("learning rate", self.learning_rate, above=True, most=1)
+        if self.learning_rate is not None:
+            check_number("learning rate", self.learning_rate, above=True, most=1)
         check_number("seed", self.seed, most=2**63 - 1)
         if self.batch_size is not None:
             check_number("batch size", self.batch_size, least=1, most=4096)

@@ -20,6 +20,7 @@ from nst.devices import memory_advice
 from nst.errors import NstError
 from nst.images import Array
 from nst.losses import PerceptualLoss
+from nst.models.config import Design
 from nst.models.transformer import TransformerNet
 from nst.train.checkpoint import Snapshot
 from nst.train.config import TrainConfig
@@ -28,6 +29,7 @@ from nst.train.distributed import ALONE, World
 from nst.train.teacher import Teacher
 from nst.train.update import Update
 
+RATES: dict[Design, float] = {"johnson": 6e-4, "folded": 2.4e-3}  # at their peak
 WARM_UP = 0.03  # share of the budget in which the learning rate rises
 SMALLEST_CROP = 64
 _OPTIMIZER = "optimizer."  # what its tensors' names begin with in a snapshot
@@ -170,6 +172,7 @@ class Loop:
         start: Snapshot | None = None,
     ) -> None:
         self.network, self.objective = network, objective
+        self.peak = config.learning_rate or RATES[network.config.design]
         self.config, self.content = config, content
         self.world, self.notice = world, notice
         self.update = Update(network, objective, teacher=teacher, world=world, notice=notice)
@@ -245,7 +248,7 @@ class Loop:
     def _launch(self, batch: Array, done: float, waited: float) -> None:
         """Begin a step."""
         count = self._planned.popleft()
-        rate = self.config.learning_rate * schedule(done) * self.rate
+        rate = self.peak * schedule(done) * self.rate
         parts = self.update.parts
         tell = [self.budget.clock if self.world.main else 0.0, self._stop]
         alone = self.world.size == 1

@@ -20,6 +20,7 @@ from torch import Tensor
 from nst.errors import NstError
 from nst.images import Array
 from nst.infer.session import Stylizer
+from nst.models.config import Design, Norm, TransformerConfig
 from nst.train import loop as loop_module
 from nst.train import trainer as trainer_module
 from nst.train.checkpoint import load_checkpoint
@@ -439,3 +440,22 @@ def test_two_processes_train_what_one_trains(tmp_path: Path, style_path: Path) -
     # All processes tell the same, and one alone writes.
     told = [(tmp_path / f"rank-{rank}.json").read_text() for rank in (0, 1)]
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    ("design", "asked", "expected"),
+    [("johnson", None, 6e-4), ("folded", None, 2.4e-3), ("folded", 1e-4, 1e-4)],
+)
+def test_the_learning_rate_suits_the_design_unless_it_is_given(
+    design: Design,
+    asked: float | None,
+    expected: float,
+    tmp_path: Path,
+    style_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    norm: Norm = "sampled" if design == "folded" else "instance"
+    make_small(monkeypatch, TransformerConfig(8, 1, norm, design, half=4))
+    train_style(options(style_path, tmp_path / "run", steps=4, learning_rate=asked))
+    peak = max(float(row["learning_rate"]) for row in rows(tmp_path / "run"))
+    assert 0.7 * expected < peak <= expected
