@@ -98,7 +98,7 @@ class Stylizer:
         return int(reach) if reach.isascii() and reach.isdigit() else None
 
     def __call__(self, image: Array, strength: float = 1.0, report: Report | None = None) -> Array:
-        """Repaint; large images in pieces, where that changes no pixel.
+        """Repaint; large images in pieces, as the whole would be under the same statistics.
 
         Args:
             image: uint8 RGB, [H, W, 3] or a batch [N, H, W, 3].

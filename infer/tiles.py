@@ -1,4 +1,4 @@
-"""Repainting a large image piece by piece, with the very pixels that the whole would give."""
+"""Repainting a large image piece by piece, as the whole would be under the same statistics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nst.images import Array
 
 SIDE = 1536  # of the pieces that are kept; one takes a folded network of 64 channels about 1 GB
-SAMPLE, PATCH = 1536, 256  # sides of the largest sample, and of the patches in it
+SAMPLE, PATCH = 1536, 512  # sides of the largest sample, and of the patches in it
 GRID = 4  # the networks work on blocks of 4×4 pixels, which must lie as they do in the whole
 
 Report = Callable[[int, int], None]

@@ -50,7 +50,7 @@ class _Gram(torch.autograd.Function):
         ctx.scale = 1 / (c * h * w)
         flat = features.flatten(2)  # no copy in channels_last either
         with torch.autocast(features.device.type, enabled=False):
-            if flat.dtype == torch.bfloat16 and flat.is_cuda:
+            if flat.dtype == torch.bfloat16 and flat.is_cuda and torch.version.hip is None:
                 gram = torch.bmm(flat, flat.mT, out_dtype=torch.float32)
             else:
                 flat = _wide(flat)

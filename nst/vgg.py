@@ -77,7 +77,8 @@ class VGG19Features(nn.Module):
             return weight, bias
         kept = self._cast.get(convolution)
         if kept is None or kept[0].device != weight.device or kept[0].dtype != dtype:
-            kept = self._cast[convolution] = (weight.to(dtype), bias.to(dtype))
+            with torch.inference_mode(False):  # a gradient may be wanted the next time
+                kept = self._cast[convolution] = (weight.to(dtype), bias.to(dtype))
         return kept
 
     def forward(self, image: Tensor, layers: Iterable[str] | None = None) -> dict[str, Tensor]:
@@ -107,7 +108,7 @@ class _ConvReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         one = [1, 1]
-        if x.is_cuda:
+        if x.is_cuda and torch.version.hip is None:
             y = torch.cudnn_convolution_relu(x, weight, bias, one, one, one, 1)
         else:
             y = nn.functional.conv2d(x, weight, bias, padding=1).relu_()

@@ -235,6 +235,7 @@ class Loop:
                 self._settle(0, callback, keeper)
         except KeyboardInterrupt:
             self._stop = 1.0
+        self.update.release()
         self.interrupted = bool(self._stop)
         if self.interrupted and self.step == 0:
             raise KeyboardInterrupt

@@ -214,7 +214,8 @@ class _Quantizer:
         rounded, scale, _ = self._rounded(node)
         inputs = [x, self._dequantize_constant(node.input[1], rounded, scale)]
         if len(node.input) > 2:
-            inputs.append(self._dequantize_constant(node.input[2], *self._rounded_bias(node)))
+            bias = self._rounded_bias(node)
+            inputs.append(self._dequantize_constant(f"{node.input[1]}_bias", *bias))
         del node.input[:]
         node.input.extend(inputs)
         self.built.append(node)
@@ -256,7 +257,7 @@ class _Quantizer:
         inputs += [weight, f"{name}_weight_scale", zero, *self._params(self.params[result])]
         if len(node.input) > 2:
             bias, _ = self._rounded_bias(node)
-            inputs.append(self._constant(f"{node.input[2]}_integers", bias))
+            inputs.append(self._constant(f"{node.input[1]}_bias_integers", bias))
         output = f"{result}_quantized"
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         self._add("QLinearConv", inputs, output, **attributes)

@@ -1,7 +1,8 @@
 """One step of training: the gradients of a batch, and what Muon makes of them.
 
 A GPU records a step once and replays it (a CUDA graph): launched kernel by kernel, a step of so
-small a network leaves it idle most of the time.
+small a network leaves it idle half of the time. A step with a teacher, in several processes or in
+parts is launched anew.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Update:
         return self._apply(), told
 
     def _may_record(self, batch: Array) -> bool:
-        """Whether there is a recording for `batch`; made when its size has settled."""
+        """Whether there is a recording for `batch`; it is made of the first after a warm-up."""
         if not self._recordable or self.parts > 1:
             return False
         if self._recording is not None:
@@ -110,12 +111,19 @@ class Update:
             return False
         try:
             self._recording = _Recording(self, batch)
+            return True
         except RuntimeError as error:
-            self._recordable = False
+            why = str(error).splitlines()[0]
+        self._recordable = False
+        self.release()
+        self.notice(f"each step is launched anew, at about half the speed ({why})")
+        return False
+
+    def release(self) -> None:
+        """Give back the memory that only the next step would need."""
+        self._recording = None
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
-            if not out_of_memory(error):
-                self.notice(f"each step is launched anew, at half the speed or less ({error})")
-        return self._recording is not None
 
     def _gradients_of(self, batch: Array, count: int, first: int) -> None:
         """Gradients and losses of the mean over `count` images; in parts, if memory asks for it."""
@@ -126,8 +134,7 @@ class Update:
             except RuntimeError as error:
                 if not out_of_memory(error) or self.parts >= len(batch):
                     raise
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            self.release()
             self.parts = min(len(batch), 2 * self.parts)
             self.notice(
                 f"out of memory: {math.ceil(len(batch) / self.parts)} "

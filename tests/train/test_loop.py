@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,12 +17,16 @@ import torch
 from small_runs import make_small, small_run
 from torch import Tensor
 
+from nst.config import ObjectiveConfig
 from nst.errors import NstError
-from nst.images import Array
+from nst.images import Array, load_style
 from nst.infer.session import Stylizer
+from nst.losses import build_objective
 from nst.models.config import Design, Norm, TransformerConfig
+from nst.models.transformer import TransformerNet
 from nst.train import loop as loop_module
 from nst.train import trainer as trainer_module
+from nst.train import update as update_module
 from nst.train.checkpoint import load_checkpoint
 from nst.train.config import TrainConfig
 from nst.train.config_file import save_config
@@ -459,3 +463,47 @@ def test_the_learning_rate_suits_the_design_unless_it_is_given(
     train_style(options(style_path, tmp_path / "run", steps=4, learning_rate=asked))
     peak = max(float(row["learning_rate"]) for row in rows(tmp_path / "run"))
     assert 0.7 * expected < peak <= expected
+
+
+class Replay:
+    """Stands in for a recording, which takes a GPU."""
+
+    made: ClassVar[list[int]] = []
+    fails = False
+
+    def __init__(self, _: Update, batch: Array) -> None:
+        if self.fails:
+            raise RuntimeError("no capture\nand why")
+        self.made.append(len(batch))
+
+    def fits(self, batch: Array) -> bool:
+        return len(batch) == self.made[-1]
+
+    def replay(self, _: Array) -> Tensor:
+        return torch.full((6,), 7.0)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_step_is_recorded_after_a_warm_up(
+    fails: bool, style_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update_module, "_Recording", Replay)
+    monkeypatch.setattr(Replay, "made", [])
+    monkeypatch.setattr(Replay, "fails", fails)
+    objective = build_objective(
+        [load_style(style_path)], (), ObjectiveConfig(style_size=64), torch.device("cpu")
+    )
+    network, notes = TransformerNet(TransformerConfig(4, 1)), []
+    update = Update(network, objective, notice=notes.append)
+    update._recordable = True
+    batch = np.zeros((2, 64, 64, 3), np.uint8)
+
+    def replayed(batch: Array) -> bool:
+        return update(batch, len(batch), 0, 1e-4)[0].tolist() == [7.0] * 6
+
+    assert [replayed(batch) for _ in range(5)] == [False] * 3 + [not fails] * 2
+    assert not replayed(batch[:1])  # of another size
+    assert notes == ["each step is launched anew, at about half the speed (no capture)"] * fails
+    assert Replay.made == [2] * (not fails)
+    update.parts = 2
+    assert not replayed(batch)

@@ -27,7 +27,8 @@ def test_inputs_that_know_nothing_of_each_other_are_rounded_one_by_one(seed: int
     weight = rng.normal(size=(4, 3, 2, 2)).astype(np.float32)
     scale, inputs = scale_of(weight), Inputs(np.zeros(12), np.diag(rng.uniform(0.5, 2, 12)))
     rounded, shift = round_weights(weight, scale, inputs, 0, MOST)
-    np.testing.assert_array_equal(rounded, np.rint(weight / scale[:, None, None, None]))
+    exact = weight.astype(np.float64) / scale[:, None, None, None]
+    np.testing.assert_array_equal(rounded, np.rint(exact))
     np.testing.assert_array_equal(shift, 0)
 
 
