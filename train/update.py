@@ -113,7 +113,7 @@ class Update:
             self._recording = _Recording(self, batch)
             return True
         except RuntimeError as error:
-            why = str(error).splitlines()[0]
+            why = str(error).partition("\n")[0]
         self._recordable = False
         self.release()
         self.notice(f"each step is launched anew, at about half the speed ({why})")
