@@ -26,7 +26,7 @@ from nst.losses import build_objective
 from nst.models.config import preset_config
 from nst.models.transformer import TransformerNet
 from nst.train.checkpoint import load_checkpoint
-from nst.train.data import Content, batches
+from nst.train.data import THREADS, Content, batches
 from nst.train.loop import schedule
 from nst.train.update import Update
 
@@ -79,7 +79,7 @@ def train_base(
     order = np.random.default_rng(seed).permutation(
         np.tile(np.arange(len(styles)), -(-steps // len(styles)))
     )
-    workers = min(16, os.cpu_count() or 1)
+    workers = min(THREADS, os.cpu_count() or 1)
     losses = torch.zeros((), device=where)
     with closing(batches(content, lambda _: (batch_size, side), workers)) as stream:
         for step in range(1, steps + 1):

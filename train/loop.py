@@ -24,7 +24,7 @@ from nst.models.config import Design
 from nst.models.transformer import TransformerNet
 from nst.train.checkpoint import Snapshot
 from nst.train.config import TrainConfig
-from nst.train.data import Content, batches
+from nst.train.data import THREADS, Content, batches
 from nst.train.distributed import ALONE, World
 from nst.train.teacher import Teacher
 from nst.train.update import Update
@@ -204,7 +204,7 @@ class Loop:
         Raises:
             NstError: losses that cease to be finite, a batch of one that does not fit in memory.
         """
-        workers = 1 if self.device.type == "cpu" else min(16, os.cpu_count() or 1)
+        workers = 1 if self.device.type == "cpu" else min(THREADS, os.cpu_count() or 1)
         self.budget.start(self.snapshot.seconds)
         if self.world.size > 1:
             self.budget.agree(self.snapshot.seconds)
