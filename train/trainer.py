@@ -165,7 +165,6 @@ def _train(
     with contextlib.ExitStack() as stack:
         world, device = stack.enter_context(join_world(config.device))
         if device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
             stack.enter_context(limit_memory(config.max_memory))
         if resumed is None:
             side = config.objective.style_size
