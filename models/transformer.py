@@ -20,16 +20,15 @@ from nst.models.sampled import Statistics
 __all__ = ["PRESETS", "TransformerConfig", "TransformerNet", "preset_config"]
 
 
-# VGG pads with zeros, so training teaches a network to paint a strip of about three pixels along
-# the border. An export sees a reflected rim of this width, and the strip goes with it.
-RIM = 8
-
-
 class TransformerNet(nn.Module):
     """An encoder to a quarter of the resolution, residual blocks, a decoder back to RGB.
 
     Call it with float [B, 3, H, W] RGB in [0, 255], H and W at least 32 and multiples of
     nothing; it returns the same shape and range, not clipped.
+
+    Attributes:
+        rim: pixels by which an export continues the image by reflection, and which it cuts off
+            again, so that nothing is seen of what padding does to the border.
     """
 
     def __init__(self, config: TransformerConfig | None = None) -> None:
@@ -60,7 +59,8 @@ class TransformerNet(nn.Module):
         )
         self.output: nn.Conv2d | PixelConv
         self.output = nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect")
-        self.margin, self.grid = 0, 1
+        # VGG pads with zeros, so training teaches to paint a strip of about three pixels.
+        self.margin, self.grid, self.rim = 0, 1, 8
 
     def _build_folded(self) -> None:
         """A convolution of stride 4, residual blocks, an upsampling, a convolution to pixels."""
@@ -71,8 +71,9 @@ class TransformerNet(nn.Module):
         )
         self.decoder = Chain(PhaseConv(width, half), nn.ReLU())
         self.output = PixelConv(half)
-        # The first kernel reaches two pixels beyond its block of 4×4.
-        self.margin, self.grid = 2, 4
+        # The first kernel reaches two pixels beyond its block of 4×4. What zeros beyond the border
+        # do fades within 16 pixels.
+        self.margin, self.grid, self.rim = 2, 4, 16
 
     @property
     def reach(self) -> int | None:
@@ -97,7 +98,14 @@ class TransformerNet(nn.Module):
         self.residuals(self.encoder(self._padded(image, rim), found), found)
         return found.found()
 
-    def forward(self, image: Tensor, rim: int = 0, statistics: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        image: Tensor,
+        rim: int = 0,
+        statistics: Tensor | None = None,
+        *,
+        unbounded: bool = False,
+    ) -> Tensor:
         """Repaint.
 
         Args:
@@ -105,17 +113,37 @@ class TransformerNet(nn.Module):
             rim: how many pixels the image is continued by reflection, so that its border is inside.
             statistics: those of another frame, or of the image that this is a piece of; None for
                 its own.
+            unbounded: continue the image as far as its pixels see, in the design `folded`. The
+                zeros beyond a border tell where it is, and a network that learns with them paints
+                a frame: what a style asks for and a photograph has no place for ends up there.
         """
         height, width = image.shape[-2:]
         taken = Statistics(statistics)
-        x = self.residuals(self.encoder(self._padded(image, rim), taken), taken)
-        x = self.output(self.decoder(x))
-        if self.config.design == "folded":
-            x = F.pixel_shuffle(x.unflatten(1, (16, 3)).transpose(1, 2).flatten(1, 2), 4)
+        x: Tensor
+        folded = self.config.design == "folded"
+        if folded and unbounded:
+            x = self._unbounded(image, taken)
+            rim = 0
+        else:
+            x = self.residuals(self.encoder(self._padded(image, rim), taken), taken)
+            x = self.output(self.decoder(x))
+        if folded:
+            pixels = x.reshape(len(x), 16, 3, *x.shape[2:]).transpose(1, 2)
+            x = F.pixel_shuffle(pixels.flatten(1, 2), 4)
         # Strides round up, so the result covers the image: its overhang goes. In float, because
         # bf16 has no room for 256 levels.
         x = x[..., rim : rim + height, rim : rim + width]
         return x.float() * 127.5 + 127.5
+
+    def _unbounded(self, image: Tensor, taken: Statistics) -> Tensor:
+        """The blocks of the image, [B, 48, H / 4, W / 4], from which zeros were kept away."""
+        convolutions = 2 * self.config.blocks + 2  # each spoils the outermost cells
+        x = self.encoder(self._padded(image, self.grid * convolutions), taken)
+        for block in self.residuals:
+            x = block(x, taken)[..., 2:-2, 2:-2]
+        for module in (self.decoder, self.output):
+            x = module(x)[..., 1:-1, 1:-1]
+        return x
 
     def _padded(self, image: Tensor, rim: int) -> Tensor:
         """What the first convolution sees: [-1, 1], with a margin that is reflected."""

@@ -125,9 +125,11 @@ class StyleBank(nn.Module):
         )
         self.register_buffer("chosen", torch.zeros(1, dtype=torch.int64), persistent=False)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, *, unbounded: bool = False) -> Tensor:
         mine = (own.view(self.count, -1).index_select(0, self.chosen)[0] for own in self.own)
-        stylized: Tensor = functional_call(self.network, self._under(mine), (image,))
+        stylized: Tensor = functional_call(
+            self.network, self._under(mine), (image,), {"unbounded": unbounded}
+        )
         return stylized
 
     def merged(self) -> TransformerNet:

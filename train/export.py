@@ -19,7 +19,7 @@ from nst.errors import ExportError
 from nst.files import replacing
 from nst.images import Array, load_style
 from nst.infer.session import Stylizer
-from nst.models.transformer import RIM, TransformerNet
+from nst.models.transformer import TransformerNet
 from nst.photographs import held_out
 from nst.train.checkpoint import load_checkpoint
 from nst.train.config import PRECISIONS, check_precisions
@@ -57,7 +57,7 @@ class ExportedNet(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.network(image.permute(0, 3, 1, 2).float(), RIM)
+        x = self.network(image.permute(0, 3, 1, 2).float(), self.network.rim)
         return x.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 

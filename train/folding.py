@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nst.images import Array
 from nst.models.layers import ConvLayer
 from nst.models.sampled import SampledNorm
-from nst.models.transformer import RIM, TransformerNet
+from nst.models.transformer import TransformerNet
 from nst.tensors import to_tensor
 
 SMALLEST_SCALE = 1e-3  # of a normalised channel that 8-bit integers can still be scaled by
@@ -57,7 +57,7 @@ def equalize(network: TransformerNet, photographs: Sequence[Array]) -> Transform
         return network
     network = copy.deepcopy(network)
     kind = network.output.weight.dtype
-    seen = [network.statistics(to_tensor(p).to(kind), RIM) for p in photographs]
+    seen = [network.statistics(to_tensor(p).to(kind), network.rim) for p in photographs]
     squares = torch.cat([s.double().square() for s in seen if s is not None]).mean(0)
     start = 0
     for layer in network.modules():

@@ -11,7 +11,7 @@ from onnx import TensorProto
 from torch import nn
 
 from nst.infer.signature import INPUT_NAME, OUTPUT_NAME
-from nst.models.transformer import RIM, TransformerNet
+from nst.models.transformer import TransformerNet
 from nst.train.folding import for_bytes, take_apart
 from nst.train.graph_builder import GraphBuilder
 from nst.train.graph_folded import folded
@@ -29,7 +29,7 @@ def transformer_graph(network: TransformerNet) -> onnx.ModelProto:
     else:
         x = _johnson(graph, network)
     # The rim goes, and with it what strides have rounded up.
-    starts, axes = graph.numbers(RIM, RIM), graph.numbers(1, 2)
+    starts, axes = graph.numbers(network.rim, network.rim), graph.numbers(1, 2)
     ends = graph.add("Add", [sides, starts])
     graph.add("Slice", [x, starts, ends, axes], OUTPUT_NAME)
     return graph.build("TransformerNet")
@@ -38,7 +38,7 @@ def transformer_graph(network: TransformerNet) -> onnx.ModelProto:
 def _johnson(graph: GraphBuilder, network: TransformerNet) -> str:
     x = graph.add("Transpose", [INPUT_NAME], perm=[0, 3, 1, 2])
     x = graph.add("Cast", [x], to=TensorProto.FLOAT)
-    x = graph.reflect(x, RIM)
+    x = graph.reflect(x, network.rim)
     convolution, weight, bias, rest = take_apart(network.encoder[0])
     x = graph.conv(x, convolution, *for_bytes(weight, bias))
     for module in (*rest, *network.encoder[1:], network.residuals, network.decoder):

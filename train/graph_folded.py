@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 from nst.infer.signature import HELD_NAME, INPUT_NAME, STATISTICS_NAME
 from nst.models.layers import PhaseConv, PixelConv
 from nst.models.sampled import SampledNorm
-from nst.models.transformer import RIM, TransformerNet
+from nst.models.transformer import TransformerNet
 from nst.train.folding import blocks_as_channels, for_bytes, take_apart
 from nst.train.graph_builder import GraphBuilder, as_array
 
@@ -24,7 +24,7 @@ def folded(graph: GraphBuilder, network: TransformerNet, sides: str) -> str:
         sides: name of the image's height and width.
     """
     grid = network.grid
-    x, blocks = _as_blocks(graph, INPUT_NAME, sides, grid, RIM + network.margin)
+    x, blocks = _as_blocks(graph, INPUT_NAME, sides, grid, network.rim + network.margin)
     _, weight, bias, rest = take_apart(network.encoder[0])
     weight, bias = for_bytes(weight, bias)
     weight = blocks_as_channels(weight, grid)

@@ -54,7 +54,7 @@ class Teacher:
         """
         with torch.no_grad():
             crops, targets = self._lesson(content, image)
-        repainted = stylized if crops is content else network(crops)
+        repainted = stylized if crops is content else network(crops, unbounded=True)
         layers = self._objective.config.content_layers
         features = self._objective.vgg(repainted, layers)
         wanted = self._objective.content_features(targets)
@@ -104,7 +104,7 @@ def _model_lesson(path: Path, device: torch.device) -> Lesson:
     """Another network's pictures of every batch: of a checkpoint, or of an ONNX model."""
     if path.suffix == ".safetensors":
         network = load_checkpoint(path).network.to(device)
-        return lambda content, _: (content, network(content).clamp(0, 255))
+        return lambda content, _: (content, network(content, network.rim).clamp(0, 255))
     stylizer = Stylizer(path)
 
     def lesson(content: Tensor, _: int) -> tuple[Tensor, Tensor]:

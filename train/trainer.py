@@ -337,7 +337,7 @@ class _Judge:
         for photograph, batch, targets in zip(
             self._photographs, self._batches, self._targets, strict=True
         ):
-            image = to_image(self._network(batch))
+            image = to_image(self._network(batch, self._network.rim))
             losses = self._objective(to_tensor(image).to(self._device), targets)
             total += float(losses.total_loss)
             rows.append(np.hstack([photograph, image]))

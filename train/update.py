@@ -162,7 +162,7 @@ class Update:
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self._autocast, cache_enabled=False
         ):
-            stylized = self.network(content)
+            stylized = self.network(content, unbounded=True)
             losses = self.objective(stylized, self.objective.content_features(content))
             taught = torch.zeros_like(losses.total_loss)
             if self.teacher is not None:

@@ -18,7 +18,7 @@ from nst.infer.session import Stylizer
 from nst.infer.tiles import GRID, PATCH, SAMPLE, sample, tiles
 from nst.models.config import PRESETS
 from nst.models.layers import PixelConv
-from nst.models.transformer import RIM, TransformerConfig, TransformerNet
+from nst.models.transformer import TransformerConfig, TransformerNet
 from nst.tensors import to_tensor
 from nst.train.export import export_precisions
 
@@ -160,7 +160,7 @@ def test_statistics_are_those_that_the_network_takes(
         assert (stylizer._repaint(big[None], other) != stylized).mean() > 0.3
     if precision == "fp32":
         with torch.no_grad():
-            ours = network.statistics(to_tensor(big), RIM)
+            ours = network.statistics(to_tensor(big), network.rim)
         assert ours is not None
         np.testing.assert_allclose(expected, ours.numpy(), rtol=1e-4, atol=1e-5)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nst.models.config import PRESETS, Norm
 from nst.models.sampled import EPSILON, SampledNorm, Statistics
-from nst.models.transformer import RIM, TransformerConfig, TransformerNet
+from nst.models.transformer import TransformerConfig, TransformerNet
 
 
 def johnson(image: Tensor, w: dict[str, Tensor]) -> Tensor:
@@ -143,6 +143,30 @@ def test_the_folded_design_reflects_but_once() -> None:
         torch.testing.assert_close(network(image, 8), x * 127.5 + 127.5)
 
 
+@pytest.mark.parametrize("size", [(64, 64), (61, 70)])
+def test_without_bounds_no_zeros_are_seen(size: tuple[int, int]) -> None:
+    """It paints the inside of the image continued so far that its border is out of sight."""
+    torch.manual_seed(0)
+    network = TransformerNet(FOLDED).eval()
+    image = torch.rand(2, 3, *size) * 255
+    far = 4 * (2 * FOLDED.blocks + 3)
+    wide = F.pad(image, [far] * 4, mode="reflect")
+    with torch.no_grad():
+        found = network.statistics(wide)
+        expected = network(wide, statistics=found)[..., far:-far, far:-far]
+        statistics = Statistics(found)
+        got = network._unbounded(image, statistics)
+        x = F.pixel_shuffle(got.unflatten(1, (16, 3)).transpose(1, 2).flatten(1, 2), 4)
+        x = x[..., : size[0], : size[1]] * 127.5 + 127.5
+        torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-3)
+        # Its own statistics are those of the image and what continues it.
+        same = network(image, unbounded=True)
+        torch.testing.assert_close(same, expected, rtol=0, atol=3)
+    johnson = TransformerNet(TransformerConfig(width=4, blocks=1)).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(johnson(image, unbounded=True), johnson(image))
+
+
 def test_where_means_are_nothing_it_is_instance_normalisation() -> None:
     torch.manual_seed(0)
     norm = SampledNorm(5, 0).double()
@@ -197,8 +221,12 @@ def test_a_constant_image_gets_no_border() -> None:
 
 def test_the_rim_is_wider_than_the_reach_of_the_last_convolution() -> None:
     network = TransformerNet()
-    assert network.output.kernel_size[0] // 2 <= RIM
-    assert RIM % 4 == 0  # the strides' grid stays where it was
+    assert network.output.kernel_size[0] // 2 <= network.rim
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_rim_leaves_the_grid_of_the_strides_where_it_was(preset: str) -> None:
+    assert TransformerNet(PRESETS[preset]).rim % 4 == 0
 
 
 def test_starts_near_mid_grey() -> None:

@@ -15,7 +15,7 @@ from nst.images import Array
 from nst.models.config import TransformerConfig
 from nst.models.layers import ConvLayer
 from nst.models.sampled import SampledNorm
-from nst.models.transformer import RIM, TransformerNet
+from nst.models.transformer import TransformerNet
 from nst.tensors import to_tensor
 from nst.train.folding import (
     SMALLEST_SCALE,
@@ -86,7 +86,9 @@ def test_equalizing_leaves_the_network_as_it_was(seed: int) -> None:
     batch = to_tensor(images[0]).double()
     with torch.no_grad():
         torch.testing.assert_close(equal(batch), network(batch), rtol=1e-6, atol=1e-3)
-        first = torch.cat([equal.encoder[0][0](rimmed(to_tensor(i).double())) for i in images])
+        first = torch.cat(
+            [equal.encoder[0][0](equal._padded(to_tensor(i).double(), equal.rim)) for i in images]
+        )
     # A root mean square of 1, epsilon left out, in the sample.
     squares = first[..., ::4, ::4].square().mean((0, 2, 3)) + equal.encoder[0][1].epsilon
     torch.testing.assert_close(squares, torch.ones(6).double())
@@ -99,8 +101,3 @@ def smooth(seed: int) -> Array:
     """A random image, HWC uint8 RGB, with structure."""
     rng = np.random.default_rng(seed)
     return cv2.resize(rng.integers(0, 256, (9, 12, 3), np.uint8), (52, 44))
-
-
-def rimmed(image: Tensor) -> Tensor:
-    """What the first convolution sees of an image whose sides are multiples of four."""
-    return F.pad(image / 127.5 - 1, [RIM + 2] * 4, mode="reflect")

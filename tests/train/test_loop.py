@@ -364,11 +364,11 @@ class Memory:
         self.seen: list[int] = []
         forward = TransformerNet.forward
 
-        def limited(network: TransformerNet, image: Tensor, rim: int = 0) -> Tensor:
+        def limited(network: TransformerNet, image: Tensor, rim: int = 0, **rest: Any) -> Tensor:
             self.seen.append(len(image))
             if network.training and len(image) > most:
                 raise error
-            return forward(network, image, rim)
+            return forward(network, image, rim, **rest)
 
         monkeypatch.setattr(TransformerNet, "forward", limited)
 
