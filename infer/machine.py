@@ -154,7 +154,7 @@ class TrainingState:
 
 def read_machine() -> Machine:
     """Look at the machine. Loads no torch, and never fails."""
-    name, features = _cpu()
+    name, features = read_cpu()
     return Machine(
         cpu=name or platform.processor() or platform.machine() or "unknown CPU",
         physical_cores=_physical_cores(),
@@ -228,7 +228,8 @@ def _probe(session: onnxruntime.InferenceSession) -> None:
         raise RuntimeError("its results are wrong")
 
 
-def _cpu() -> tuple[str, set[str]]:
+def read_cpu() -> tuple[str, set[str]]:
+    """Name and feature flags of the CPU, of which `FEATURES` are some; empty where unknown."""
     name, features = "", set[str]()
     if sys.platform == "linux":
         name, features = parse_cpuinfo(read_text(Path("/proc/cpuinfo")))

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from nst.devices import out_of_memory
 from nst.images import Array
+from nst.infer.machine import read_cpu
 from nst.losses import PerceptualLoss
 from nst.train.distributed import ALONE, World
 from nst.train.muon import Muon
 from nst.train.teacher import Teacher
 
 TERMS = 5  # content, style, tv, teacher and total loss
+BF16_FEATURES = {"avx512_bf16", "amx_bf16"}  # of CPUs
 WARM_UP_STEPS = 3  # before a step is recorded: libraries choose their kernels in them
 
 
@@ -65,10 +67,7 @@ class Update:
         self._recording: _Recording | None = None
         self._recordable = self.device.type == "cuda" and teacher is None and world.size == 1
         self._warmed = 0
-        # Older cards only emulate bf16, slowly.
-        self._autocast = self.device.type == "cuda" and torch.cuda.is_bf16_supported(
-            including_emulation=False
-        )
+        self._autocast = fast_bf16(self.device)
 
     def __call__(
         self, batch: Array, count: int, first: int, rate: float, tell: Sequence[float] = ()
@@ -180,6 +179,13 @@ class Update:
         self._flat.nan_to_num_(0, 0, 0).mul_(finite)
         self.optimizer.step(self.gradients, self._rate, finite.float())
         return torch.where(finite, values, torch.nan)
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16; many others emulate it, slowly."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return not BF16_FEATURES.isdisjoint(read_cpu()[1])
 
 
 class _Recording:

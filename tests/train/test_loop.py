@@ -507,3 +507,23 @@ def test_a_step_is_recorded_after_a_warm_up(
     assert Replay.made == [2] * (not fails)
     update.parts = 2
     assert not replayed(batch)
+
+
+def test_bf16_is_used_where_the_processor_computes_in_it(
+    style_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = torch.device("cpu")
+    objective = build_objective([load_style(style_path)], (), ObjectiveConfig(style_size=64), cpu)
+    batches = np.random.default_rng(0).integers(0, 256, (3, 2, 64, 64, 3), np.uint8)
+    losses, kinds = [], []
+    for features in (set[str](), {"avx2", "amx_bf16"}):
+        monkeypatch.setattr(update_module, "read_cpu", lambda found=features: ("some CPU", found))
+        assert update_module.fast_bf16(cpu) is bool(features)
+        torch.manual_seed(0)
+        network = TransformerNet(TransformerConfig(4, 1))
+        network.output.register_forward_hook(lambda *seen: kinds.append(seen[2].dtype))
+        update = Update(network, objective)
+        losses.append([update(batch, 2, 0, 1e-3)[0][4].item() for batch in batches])
+    assert kinds == [torch.float32] * 3 + [torch.bfloat16] * 3
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
