@@ -9,11 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.vgg import cfgs, make_layers
 
 from nst.config import VGG_LAYERS
 from nst.errors import MissingExtraError, ModelError, NstError, UsageError
 
+# Configuration E: channels of the 3×3 convolutions, a ReLU after each; "M" halves the resolution.
+# Written out, because torchvision takes three seconds to import.
+_TABLE = (
+    *(64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M"),
+    *(512, 512, 512, 512, "M", 512, 512, 512, 512, "M"),
+)
 _CONVOLUTIONS = tuple(layer.replace("relu", "conv") for layer in VGG_LAYERS)
 
 # What each source of weights expects, as scale and mean of RGB in [0, 255].
@@ -55,7 +60,7 @@ class VGG19Features(nn.Module):
         depth = 1 + max(VGG_LAYERS.index(layer) for layer in self.layers)
         kind, state = _load_weights(weights, depth)
         with torch.device("meta"):  # no time and memory for initial weights
-            self.body = make_layers(_table(depth))
+            self.body = _body(depth)
         convolutions = [module for module in self.body if isinstance(module, nn.Conv2d)]
         for convolution, name in zip(convolutions, _CONVOLUTIONS[:depth], strict=True):
             weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
@@ -127,15 +132,19 @@ class _ConvReLU(torch.autograd.Function):
         return gradient, None, None
 
 
-def _table(depth: int) -> list[str | int]:
-    """torchvision's layer table for VGG-19, cut after `depth` convolutions."""
-    table: list[str | int] = []
-    for entry in cfgs["E"]:
+def _body(depth: int) -> nn.Sequential:
+    """The network as far as its first `depth` convolutions."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for entry in _TABLE:
         if depth == 0:
             break
-        table.append(entry)
-        depth -= entry != "M"
-    return table
+        if isinstance(entry, int):
+            layers += [nn.Conv2d(channels, entry, 3, padding=1), nn.ReLU(inplace=True)]
+            channels, depth = entry, depth - 1
+        else:
+            layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers)
 
 
 def _load_weights(source: str, depth: int) -> tuple[str, dict[str, Tensor]]:
@@ -220,7 +229,7 @@ def _rename(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
 
 def _positions() -> list[str]:
     """What stands at each index of torchvision's `features`."""
-    return [kind for e in cfgs["E"] for kind in (("pool",) if e == "M" else ("conv", "relu"))]
+    return [kind for e in _TABLE for kind in (("pool",) if e == "M" else ("conv", "relu"))]
 
 
 def _flip_to_rgb(state: dict[str, Tensor]) -> dict[str, Tensor]:
