@@ -222,8 +222,12 @@ def _train(
             raise
         result = None
         if keeper is not None:
-            keeper.close()
-            result = _finish(config, loop, keeper, judge, metadata, styles, content, stage, notice)
+            try:
+                result = _finish(
+                    config, loop, keeper, judge, metadata, styles, content, stage, notice
+                )
+            finally:  # the model comes first: losses take seconds to draw
+                keeper.close()
         result = world.tell(result)
         assert result is not None
         return result
