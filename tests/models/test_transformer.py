@@ -14,6 +14,7 @@ from torch import Tensor
 from nst.models.config import PRESETS, Norm
 from nst.models.sampled import EPSILON, SampledNorm, Statistics
 from nst.models.transformer import TransformerConfig, TransformerNet
+from nst.train.loop import SMALLEST_CROP
 
 
 def johnson(image: Tensor, w: dict[str, Tensor]) -> Tensor:
@@ -141,6 +142,12 @@ def test_the_folded_design_reflects_but_once() -> None:
         x = F.pixel_shuffle(x.view(1, 16, 3, *x.shape[2:]).transpose(1, 2).flatten(1, 2), 4)
         x = x[..., 8:-8, 8:-8]
         torch.testing.assert_close(network(image, 8), x * 127.5 + 127.5)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_smallest_crops_suffice_without_bounds(preset: str) -> None:
+    image = torch.zeros(1, 3, SMALLEST_CROP, SMALLEST_CROP)
+    assert TransformerNet(PRESETS[preset])(image, unbounded=True).shape == image.shape
 
 
 @pytest.mark.parametrize("size", [(64, 64), (61, 70)])
