@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from nst import cli as optimize_cli
+from nst import cli_color
 from nst.infer import cli as infer_cli
 from nst.infer import cli_info, cli_inspect
 from nst.train import cli as train_cli
@@ -17,7 +18,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for part in (train_cli, infer_cli, optimize_cli, cli_score, cli_inspect, cli_bench, cli_info):
+parts = (train_cli, infer_cli, optimize_cli, cli_color, cli_score, cli_inspect, cli_bench, cli_info)
+for part in parts:
     part.register(app)
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from nst.__main__ import app
 from nst.images import load_image
 
-COMMANDS = ("train", "image", "optimize", "export", "score", "inspect", "bench", "info")
+COMMANDS = ("train", "image", "optimize", "color", "export", "score", "inspect", "bench", "info")
 
 
 def pages(root: Path) -> list[Path]:
@@ -47,7 +47,9 @@ def test_every_documented_command_and_option_exists(root: Path) -> None:
         assert name in COMMANDS or name.startswith("--"), f"{path}: {' '.join(words)}"
         if name.startswith("--"):
             continue
-        options = {o for p in group.commands[name].params for o in p.opts}  # type: ignore[attr-defined]
+        command = group.commands[name]  # type: ignore[attr-defined]
+        parts = [command, *getattr(command, "commands", {}).values()]
+        options = {o for part in parts for p in part.params for o in p.opts}
         for word in words:
             if word.startswith("--"):
                 assert word.partition("=")[0] in options, f"{path}: {' '.join(words)}"
