@@ -4,6 +4,11 @@ All methods take an image and a reference, HWC RGB of any sizes, uint8 or float 
 return the image in new colours, of its own shape and type. uint8 is rounded and clipped, float is
 not. Constant images, grey ones and those whose colours lie on a plane give what is left to give
 (the reference's mean, a range of greys in its tint), never NaN.
+
+Hertzmann et al. 2001, "Image analogies". Pitié, Kokaram and Dahyot 2007, "Automated colour grading
+using colour distribution transfer". Pitié and Kokaram 2007, "The linear Monge-Kantorovitch linear
+colour mapping for example-based colour transfer". Reinhard et al. 2001, "Color transfer between
+images".
 """
 
 from __future__ import annotations
@@ -47,7 +52,7 @@ def reinhard(
     *,
     space: Literal["lalphabeta", "cielab"] = "lalphabeta",
 ) -> ColorImage:
-    """Mean and deviation of each axis of a decorrelated space (Reinhard et al. 2001, eqs. 10, 11).
+    """Mean and deviation of each axis of a decorrelated space (Reinhard et al. 2001).
 
     The identity where image and reference are one, but for responses of the cones below a quarter
     of a level, which have no logarithm to speak of.
@@ -77,7 +82,7 @@ def reinhard(
 def luminance(image: ColorImage, reference: ColorImage) -> ColorImage:
     """The reference's luminance, in mean and deviation, under the image's own chrominance.
 
-    Hertzmann et al. 2001, section 3.4. The chrominance is that of Y'CbCr (BT.601), left as it is
+    As Hertzmann et al. 2001 remap it. The chrominance is that of Y'CbCr (BT.601), left as it is
     where no channel has to be clipped.
     """
 
@@ -104,7 +109,7 @@ def luminance(image: ColorImage, reference: ColorImage) -> ColorImage:
 
 
 def histogram(image: ColorImage, reference: ColorImage) -> ColorImage:
-    """The reference's histogram, channel by channel (Gonzalez and Woods, section 3.3)."""
+    """The reference's histogram, channel by channel."""
     _check(image, reference)
     if image.dtype == reference.dtype == np.uint8:
         return _match_histograms(image, reference)
@@ -165,7 +170,7 @@ def idt(
 ) -> ColorImage:
     """The whole distribution of colours, by iterative distribution transfer.
 
-    Pitié et al. 2007, section 3: along three axes at right angles the distributions of image and
+    Pitié et al. 2007: along three axes at right angles the distributions of image and
     reference are made one, then along others, turned at random: of eight turns that along which
     the two are farthest apart, or some would change nothing. The identity where image and
     reference are one, within half a level.
@@ -183,7 +188,7 @@ def idt(
 def idt_regrain(
     image: ColorImage, reference: ColorImage, *, iterations: int = 10, seed: int = 0
 ) -> ColorImage:
-    """`idt` with the grain of the image (Pitié et al. 2007, section 4).
+    """`idt` with the grain of the image (Pitié et al. 2007).
 
     Where colours are stretched, so is the noise between them. The result J of an image I keeps the
     gradients of I and is drawn to the colours t of `idt`: ∫ φ |∇J - ∇I|² + ψ |J - t|², where
