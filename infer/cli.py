@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nst.config import Provider
+from nst.config import KeepColor, Provider
 from nst.console import Debug, command, fail, progress_bar, say
 from nst.errors import NstError
 
@@ -33,6 +33,13 @@ def image_command(
     strength: Annotated[
         float, typer.Option(help="0 leaves the image as it is, 1 is the full style.")
     ] = 1.0,
+    keep_color: Annotated[
+        KeepColor | None,
+        typer.Option(
+            help="Keep the photograph's colours: all of them under the painting's brightness "
+            "(luminance), or their mean and spread (linear), or each channel's histogram."
+        ),
+    ] = None,
     quality: Annotated[int, typer.Option(help="Of JPEG and WebP, 1 to 100.")] = 95,
     provider: ProviderOption = "auto",
     threads: ThreadsOption = 0,
@@ -63,7 +70,13 @@ def image_command(
             bar.update(task, completed=number)
             try:
                 done = repaint_file(
-                    stylizer, source, target, strength=strength, quality=quality, report=report
+                    stylizer,
+                    source,
+                    target,
+                    strength=strength,
+                    quality=quality,
+                    keep_color=keep_color,
+                    report=report,
                 )
             except NstError as error:
                 if debug:

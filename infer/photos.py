@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nst import color
+from nst.config import KeepColor
 from nst.errors import ImageError, NstError, UsageError
 from nst.files import same_file
 from nst.images import (
@@ -78,11 +80,13 @@ def repaint_file(
     *,
     strength: float = 1.0,
     quality: int = 95,
+    keep_color: KeepColor | None = None,
     report: Report | None = None,
 ) -> Repainted:
     """Repaint one image file (or `-`, the standard input) into another (or standard output, PNG).
 
     Args:
+        keep_color: how to give the result the source's colours; see `nst.color.keep_color`.
         report: called after each piece of a large image with how many are done, and of how many.
 
     Raises:
@@ -91,6 +95,8 @@ def repaint_file(
     picture = load_picture(sys.stdin.buffer.read() if source == PIPE else source)
     start = time.perf_counter()
     stylized = stylizer(picture.image, strength, report)
+    if keep_color is not None:
+        stylized = color.keep_color(stylized, picture.image, keep_color)
     seconds = time.perf_counter() - start
     if target == PIPE:
         data = encode_image(stylized, ".png", alpha=picture.alpha, exif=picture.exif)

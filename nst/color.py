@@ -23,12 +23,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from nst.config import KeepColor
 from nst.errors import UsageError
 
 ColorImage = NDArray[Any]
 Matrix = NDArray[np.float64]
-KeepColor = Literal["luminance", "linear", "histogram"]
-
 LEVELS = 256
 T = TypeVar("T")
 _LUMA = np.array([[0.299, 0.587, 0.114]])  # BT.601
@@ -85,7 +84,6 @@ def luminance(image: ColorImage, reference: ColorImage) -> ColorImage:
     As Hertzmann et al. 2001 remap it. The chrominance is that of Y'CbCr (BT.601), left as it is
     where no channel has to be clipped.
     """
-
     _check(image, reference)
 
     def statistics(pixels: ColorImage) -> tuple[float, float]:
@@ -218,7 +216,8 @@ def keep_color(stylized: ColorImage, photograph: ColorImage, how: KeepColor) -> 
     Args:
         stylized, photograph: HWC uint8 RGB of one size.
         how: `luminance` takes the brightness alone from `stylized`, pixel by pixel (Gatys et al.
-            2016, "Preserving color"); `linear` is `mkl`, `histogram` is `histogram`.
+            2016, "Preserving color in neural artistic style transfer"); `linear` is `mkl` and
+            `histogram` is `histogram`, told by some of the pixels.
     """
     step = max(1, min(stylized.shape[:2]) // 64)  # some pixels know the colours of all
     if how == "histogram":

@@ -17,6 +17,9 @@ Device = Literal["auto", "cpu", "cuda"]
 Provider = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"]
 PROVIDERS: tuple[str, ...] = get_args(Provider)
 
+# How a repainted photograph keeps its colours (see `nst.color.keep_color`).
+KeepColor = Literal["luminance", "linear", "histogram"]
+
 VGG_LAYERS = tuple(
     f"relu{block}_{index}"
     for block, depth in enumerate((2, 2, 4, 4, 4), start=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from nst.__main__ import app
+from nst.color import keep_color
+from nst.config import KeepColor
 from nst.errors import ImageError, NstError, UsageError
 from nst.images import Array, load_image, load_picture, save_image
 from nst.infer.photos import plan_outputs
@@ -69,6 +72,26 @@ def test_strength_zero_is_the_photograph(
     arguments = ("--style", model_path, "--out", tmp_path / "b.png", "--strength", 0)
     assert nst("image", tmp_path / "a.png", *arguments)[0] == 0
     np.testing.assert_array_equal(load_image(tmp_path / "b.png"), photograph)
+
+
+@pytest.mark.parametrize("how", get_args(KeepColor))
+def test_keeps_the_colours(
+    how: KeepColor, tmp_path: Path, model_path: Path, photograph: Array
+) -> None:
+    save_image(tmp_path / "a.png", photograph)
+    target = tmp_path / "b.png"
+    options = ("--style", model_path, "--out", target, "--keep-color", how)
+    status, said = nst("image", tmp_path / "a.png", *options, "--strength", 0.9)
+    assert status == 0, said
+    with Stylizer(model_path) as stylizer:
+        stylized = stylizer(photograph, 0.9)
+    np.testing.assert_array_equal(load_image(target), keep_color(stylized, photograph, how))
+    assert (load_image(target) != stylized).any()
+    assert nst("image", tmp_path / "a.png", *options, "--strength", 0)[0] == 0
+    off = load_image(target).astype(int) - photograph
+    assert np.abs(off).max() <= 1
+    status, said = nst("image", tmp_path / "a.png", *options[:-1], "all")
+    assert status == 2
 
 
 def test_orientation_alpha_and_exif_are_kept(

@@ -26,6 +26,7 @@ from nst.__main__ import app
 from nst.color import (
     METHODS,
     ColorImage,
+    Method,
     cholesky,
     histogram,
     histograms,
@@ -40,6 +41,7 @@ from nst.color import (
     wasserstein,
 )
 from nst.color_compare import as_csv, as_json, compare_methods, mean_rows
+from nst.config import KeepColor
 from nst.errors import UsageError
 from nst.images import Array, load_image, load_picture, resize_image, save_image
 from nst.photographs import held_out
@@ -273,8 +275,9 @@ def test_keep_color() -> None:
     assert np.abs(kept @ luma - stylized @ luma)[inside].max() <= 2
     chroma, wanted = ((i - (i @ luma)[..., None])[inside] for i in (kept, photo))
     assert np.abs(chroma - wanted).max() <= 2
-    for how, one in (("linear", mkl), ("histogram", histogram)):
-        got = keep_color(stylized, photo, how)  # type: ignore[arg-type]
+    rest: dict[KeepColor, Method] = {"linear": mkl, "histogram": histogram}
+    for how, one in rest.items():
+        got = keep_color(stylized, photo, how)
         assert np.abs(got - one(stylized, photo).astype(float)).mean() < 2
         assert np.abs(got.mean((0, 1)) - photo.mean((0, 1))).max() < 4
 
