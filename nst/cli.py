@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -115,6 +115,22 @@ def stroke_size(stroke: float) -> int:
     return round(_OBJECTIVE.style_size * stroke)
 
 
+def check_image_target(out: Path, sources: Iterable[Path]) -> None:
+    """Raise before any work where an image can't be written to `--out`, or would go over another.
+
+    Raises:
+        ImageError: no suffix of an image format. UsageError: it is one of the sources.
+    """
+    from nst.images import WRITE_FORMATS
+
+    if not os.path.isdir(out) and out.suffix.lower() not in WRITE_FORMATS:
+        known = " ".join(sorted(WRITE_FORMATS))
+        raise ImageError(f"--out {out} has no suffix that names an image format: use {known}")
+    for source in sources:
+        if same_file(source, out):
+            raise UsageError(f"--out would overwrite {source}: name another file")
+
+
 @command
 def optimize_command(
     ctx: typer.Context,
@@ -176,15 +192,10 @@ def optimize_command(
     )
     if save_every < 0:
         raise UsageError(f"--save-every is {save_every}: give a number of steps, or 0")
-    from nst.images import WRITE_FORMATS, load_image, save_image
+    from nst.images import load_image, save_image
     from nst.styles import prepare_style
 
-    if not os.path.isdir(out) and out.suffix.lower() not in WRITE_FORMATS:
-        known = " ".join(sorted(WRITE_FORMATS))
-        raise ImageError(f"--out {out} has no suffix that names an image format: use {known}")
-    for source in (content, *style):
-        if same_file(source, out):
-            raise UsageError(f"--out would overwrite {source}: name another file")
+    check_image_target(out, (content, *style))
     photograph = load_image(content)
     prepared = [prepare_style(path, config.objective.style_size) for path in style]
     styles = [image.image for image in prepared]

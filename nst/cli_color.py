@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
-from nst.cli import given_options
-from nst.config import check_number
+from nst.cli import check_image_target, given_options
+from nst.config import ColorMethod, check_number
 from nst.console import Debug, command, progress_bar, say
-from nst.errors import ImageError, UsageError, needs_extra
-from nst.files import check_writable, replacing, same_file
+from nst.errors import UsageError, needs_extra
+from nst.files import check_writable, replacing
 
-Name = Literal["reinhard", "idt", "idt_regrain", "mkl", "cholesky", "pca", "luminance", "histogram"]
 SourceArgument = Annotated[Path, typer.Argument(help="Image to give other colours.")]
 ReferenceArgument = Annotated[Path, typer.Argument(help="Image whose colours it gets.")]
 
@@ -49,7 +47,7 @@ def transfer_command(
     reference: ReferenceArgument,
     out: Annotated[Path, typer.Option(help="Image to write; the suffix names the format.")],
     method: Annotated[
-        Name, typer.Option(help="How; nst color compare shows what each one does.")
+        ColorMethod, typer.Option(help="How; nst color compare shows what each one does.")
     ] = "idt_regrain",
     space: Annotated[
         Literal["lalphabeta", "cielab"], typer.Option(help="Of the method reinhard.")
@@ -69,15 +67,10 @@ def transfer_command(
         if method not in owners[name]:
             raise UsageError(f"--{name} is of the methods {' and '.join(owners[name])} only")
     from nst.color import METHODS
-    from nst.images import WRITE_FORMATS, load_image, load_picture, save_image
+    from nst.images import load_image, load_picture, save_image
 
     check_number("quality", quality, least=1, most=100)
-    if not os.path.isdir(out) and out.suffix.lower() not in WRITE_FORMATS:
-        known = " ".join(sorted(WRITE_FORMATS))
-        raise ImageError(f"--out {out} has no suffix that names an image format: use {known}")
-    for path in (source, reference):
-        if same_file(path, out):
-            raise UsageError(f"--out would overwrite {path}: name another file")
+    check_image_target(out, (source, reference))
     picture, colors = load_picture(source), load_image(reference)
     check_writable(out)
     result = METHODS[method](picture.image, colors, **given)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nst.color import LEVELS, METHODS, histograms, kl_divergence, wasserstein
+from nst.color import METHODS
+from nst.color_pixels import LEVELS, ColorImage, Matrix, as_bytes, histograms
+from nst.config import ColorMethod
 from nst.files import replacing
 from nst.images import Array, resize_long
 
@@ -33,7 +35,7 @@ class Compared:
     Attributes:
         method: its name, or `source` for the image as it was.
         kl: Kullback–Leibler divergence of the result's histogram from the reference's, nats, for
-            red, green and blue; see `nst.color.kl_divergence`.
+            red, green and blue; see `kl_divergence`.
         wasserstein: how far levels are to be moved on average, for red, green and blue.
         seconds: that the method took.
     """
@@ -44,10 +46,36 @@ class Compared:
     seconds: float
 
 
+def kl_divergence(image: ColorImage, reference: ColorImage, smoothing: float = 0.0) -> Matrix:
+    """Kullback–Leibler divergence of an image's histogram from the reference's, by channel: [3].
+
+    Σ p log(p / q) in nats over 256 bins of one level, p of the image, q of the reference; `inf`
+    where the image has a level that the reference lacks.
+
+    Args:
+        smoothing: added to the count of every bin.
+    """
+    p, q = (histograms(as_bytes(i)) + smoothing for i in (image, reference))
+    p, q = (counts / counts.sum(1, keepdims=True) for counts in (p, q))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(p > 0, p * np.log(p / q), 0.0)
+    total: Matrix = terms.sum(1)
+    return total
+
+
+def wasserstein(image: ColorImage, reference: ColorImage) -> Matrix:
+    """How far the levels of a channel are to be moved on average, in levels, by channel: [3]."""
+    p, q = (
+        histograms(as_bytes(i)).cumsum(1) / (i.shape[0] * i.shape[1]) for i in (image, reference)
+    )
+    distance: Matrix = np.abs(p - q).sum(1)
+    return distance
+
+
 def compare_methods(
     image: Array,
     reference: Array,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[ColorMethod] = tuple(METHODS),
     callback: Callable[[str, Array], object] = lambda *_: None,
 ) -> tuple[list[Compared], dict[str, Array]]:
     """What each method makes of an image, HWC uint8 RGB, and how near that is to the reference.
@@ -58,7 +86,7 @@ def compare_methods(
     Returns:
         The rows, the untouched image first, and the pictures by name.
     """
-    pictures = {UNTOUCHED: image}
+    pictures: dict[str, Array] = {UNTOUCHED: image}
     times = {UNTOUCHED: 0.0}
     for name in methods:
         start = time.perf_counter()
@@ -66,10 +94,11 @@ def compare_methods(
         times[name] = time.perf_counter() - start
         callback(name, pictures[name])
     rows = []
-    for name, picture in pictures.items():
+    for label, picture in pictures.items():
         red, green, blue = kl_divergence(picture, reference).tolist()
         moved = wasserstein(picture, reference).tolist()
-        rows.append(Compared(name, (red, green, blue), (moved[0], moved[1], moved[2]), times[name]))
+        shifts = (moved[0], moved[1], moved[2])
+        rows.append(Compared(label, (red, green, blue), shifts, times[label]))
     return rows, pictures
 
 

@@ -17,6 +17,10 @@ Device = Literal["auto", "cpu", "cuda"]
 Provider = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"]
 PROVIDERS: tuple[str, ...] = get_args(Provider)
 
+# Methods of colour transfer (see `nst.color`).
+ColorMethod = Literal[
+    "reinhard", "idt", "idt_regrain", "mkl", "cholesky", "pca", "luminance", "histogram"
+]
 # How a repainted photograph keeps its colours (see `nst.color.keep_color`).
 KeepColor = Literal["luminance", "linear", "histogram"]
 
