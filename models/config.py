@@ -48,6 +48,18 @@ class TransformerConfig:
         if self.design == "johnson" and self.norm == "sampled":
             raise ValueError("sampled is for the design folded: choose instance")
 
+    @property
+    def margin(self) -> int:
+        """Pixels around an image that its own see; 0 in the design `johnson`, which pads.
+
+        The zeros of padding tell where the border is, and a network that learns with them paints a
+        frame: what a style asks for and a photograph has no place for ends up there.
+        """
+        if self.design == "johnson":
+            return 0
+        # The first kernel reaches two pixels beyond its block of 4×4, every other one block.
+        return 2 + 4 * (2 * self.blocks + 2)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

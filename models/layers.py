@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.models.config import Norm
 from nst.models.sampled import SampledNorm, Statistics
 
-PaddingMode = Literal["reflect", "zeros"]
 RESIDUAL_GAIN = 0.3  # of what a block without normalisation adds at first
 
 
@@ -26,11 +25,10 @@ class Chain(nn.Sequential):
 
 
 class ConvLayer(Chain):
-    """Padding, convolution, normalisation and, if wanted, ReLU.
+    """Padding by reflection, convolution, normalisation and, if wanted, ReLU.
 
     Args:
-        padding: how wide; None for half the kernel.
-        padding_mode: `reflect`, because zeros at the edge would be painted as a frame, or `zeros`.
+        padding: how wide; None for half the kernel. Zeros there would be painted as a frame.
     """
 
     def __init__(
@@ -43,7 +41,6 @@ class ConvLayer(Chain):
         norm: Norm = "instance",
         relu: bool = True,
         padding: int | None = None,
-        padding_mode: PaddingMode = "reflect",
     ) -> None:
         pad = kernel // 2 if padding is None else padding
         parts: list[nn.Module] = [
@@ -53,14 +50,14 @@ class ConvLayer(Chain):
                 kernel,
                 stride,
                 pad,
-                padding_mode=padding_mode,
+                padding_mode="reflect" if pad else "zeros",
                 bias=norm in ("none", "sampled"),
             )
         ]
         if norm == "instance":
             parts.append(nn.InstanceNorm2d(outputs, affine=True))
         elif norm == "sampled":
-            parts.append(SampledNorm(outputs, pad))
+            parts.append(SampledNorm(outputs))
         elif norm == "batch":
             parts.append(nn.BatchNorm2d(outputs))
         if relu:
@@ -72,23 +69,27 @@ class ResidualBlock(nn.Module):
     """Two 3×3 convolutions beside the identity, no ReLU after the sum.
 
     Johnson et al. 2016, supplementary material, after Gross and Wilber.
+
+    Args:
+        padding: of each convolution, 1 or 0. Without it the identity is trimmed, as they leave two
+            positions out on every side.
     """
 
-    def __init__(
-        self, channels: int, norm: Norm = "instance", padding_mode: PaddingMode = "reflect"
-    ) -> None:
+    def __init__(self, channels: int, norm: Norm = "instance", padding: int = 1) -> None:
         super().__init__()
+        self.trim = 2 * (1 - padding)
         # Once a block is as good as twice, where normalisation has its price.
         before: Norm = "none" if norm == "sampled" else norm
-        first = ConvLayer(channels, channels, 3, norm=before, padding_mode=padding_mode)
-        last = ConvLayer(channels, channels, 3, norm=norm, padding_mode=padding_mode, relu=False)
+        first = ConvLayer(channels, channels, 3, norm=before, padding=padding)
+        last = ConvLayer(channels, channels, 3, norm=norm, padding=padding, relu=False)
         if norm == "none":  # so that the sum of many blocks does not grow out of hand
             for weight in last.parameters():
                 weight.data.mul_(RESIDUAL_GAIN)
         self.body = Chain(first, last)
 
     def forward(self, x: Tensor, statistics: Statistics | None = None) -> Tensor:
-        out: Tensor = x + self.body(x, statistics)
+        kept = F.pad(x, [-self.trim] * 4) if self.trim else x
+        out: Tensor = kept + self.body(x, statistics)
         return out
 
 
@@ -98,8 +99,7 @@ class PhaseConv(nn.Module):
     The four pixels that come of one lie side by side as channels. Bilinear, because nearest
     neighbours would make steps of smooth ramps; folded in, it costs nothing.
 
-    Takes [B, C, H, W] and gives [B, 4·O, H, W], a 2×2 block row by row, O innermost. Beyond the
-    border is zero.
+    Takes [B, C, H, W] and gives [B, 4·O, H - 2, W - 2], a 2×2 block row by row, O innermost.
     """
 
     spread: Tensor
@@ -123,7 +123,7 @@ class PhaseConv(nn.Module):
         return weight.flatten(0, 2), self.bias.repeat(4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _convolve(x, *self.kernel())
+        return F.conv2d(x, *self.kernel())
 
 
 class PixelConv(nn.Module):
@@ -132,8 +132,8 @@ class PixelConv(nn.Module):
     The blur (1 2 1) takes away what a shuffle of pixels leaves: a mesh of two pixels' period.
     Where the features are constant, so is the picture.
 
-    Takes what `PhaseConv` gives, [B, 4·C, H, W], and gives [B, 48, H, W]: the pixels of 4×4 blocks
-    row by row, RGB innermost. Beyond the border is zero.
+    Takes what `PhaseConv` gives, [B, 4·C, H, W], and gives [B, 48, H - 2, W - 2]: the pixels of
+    4×4 blocks row by row, RGB innermost.
     """
 
     spread: Tensor
@@ -164,11 +164,7 @@ class PixelConv(nn.Module):
         return weight.flatten(3, 5).flatten(0, 2), self.bias.repeat(16)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _convolve(x, *self.kernel())
-
-
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return nn.functional.conv2d(x, weight, bias, padding=1)
+        return F.conv2d(x, *self.kernel())
 
 
 class UpsampleLayer(Chain):

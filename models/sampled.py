@@ -49,21 +49,16 @@ class Statistics:
 
 
 class SampledNorm(nn.Module):
-    """Every channel at a learned scale, over its root mean square in a sample of the frame.
-
-    Args:
-        edge: how many positions at the border know of what is beyond it; none of them is taken.
-    """
+    """Every channel at a learned scale, over its root mean square in a sample of the frame."""
 
     epsilon: Tensor
 
-    def __init__(self, channels: int, edge: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.edge = edge
         self.weight = nn.Parameter(torch.ones(channels))
         self.register_buffer("epsilon", torch.full((channels,), EPSILON), persistent=False)
 
     def forward(self, x: Tensor, statistics: Statistics | None = None) -> Tensor:
-        down, right = (slice(self.edge, side - self.edge, STEP) for side in x.shape[2:])
-        scale = self.weight / (statistics or Statistics()).of(x[..., down, right], self.epsilon)
+        sample = x[..., ::STEP, ::STEP]
+        scale = self.weight / (statistics or Statistics()).of(sample, self.epsilon)
         return x * scale[..., None, None].to(x.dtype)

@@ -19,6 +19,8 @@ from nst.models.sampled import Statistics
 
 __all__ = ["PRESETS", "TransformerConfig", "TransformerNet", "preset_config"]
 
+SMALLEST = 32  # side of an image, in pixels
+
 
 class TransformerNet(nn.Module):
     """An encoder to a quarter of the resolution, residual blocks, a decoder back to RGB.
@@ -29,11 +31,13 @@ class TransformerNet(nn.Module):
     Attributes:
         rim: pixels by which an export continues the image by reflection, and which it cuts off
             again, so that nothing is seen of what padding does to the border.
+        margin: of its config; every image is continued by it, as no convolution pads.
     """
 
     def __init__(self, config: TransformerConfig | None = None) -> None:
         super().__init__()
         self.config = config or TransformerConfig()
+        self.margin = self.config.margin
         if self.config.design == "folded":
             self._build_folded()
         else:
@@ -60,20 +64,18 @@ class TransformerNet(nn.Module):
         self.output: nn.Conv2d | PixelConv
         self.output = nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect")
         # VGG pads with zeros, so training teaches to paint a strip of about three pixels.
-        self.margin, self.grid, self.rim = 0, 1, 8
+        self.grid, self.rim = 1, 8
 
     def _build_folded(self) -> None:
         """A convolution of stride 4, residual blocks, an upsampling, a convolution to pixels."""
         width, norm, half = self.config.width, self.config.norm, self.config.half
         self.encoder = Chain(ConvLayer(3, width, 8, 4, norm=norm, padding=0))
         self.residuals = Chain(
-            *(ResidualBlock(width, norm, "zeros") for _ in range(self.config.blocks))
+            *(ResidualBlock(width, norm, padding=0) for _ in range(self.config.blocks))
         )
         self.decoder = Chain(PhaseConv(width, half), nn.ReLU())
         self.output = PixelConv(half)
-        # The first kernel reaches two pixels beyond its block of 4×4. What zeros beyond the border
-        # do fades within 16 pixels.
-        self.margin, self.grid, self.rim = 2, 4, 16
+        self.grid, self.rim = 4, 0
 
     @property
     def reach(self) -> int | None:
@@ -83,9 +85,7 @@ class TransformerNet(nn.Module):
         if self.config.design == "johnson":
             # Half of each kernel times its stride, and what upsampling adds by rounding.
             return 24 + 8 * self.config.blocks
-        # Of blocks: one for each 3×3 convolution; of pixels: the first kernel's, and those of the
-        # block itself.
-        return 4 * (2 * self.config.blocks + 2) + 2 + 3
+        return self.margin + 3  # and the pixels of the block itself
 
     def statistics(self, image: Tensor, rim: int = 0) -> Tensor | None:
         """What the network takes from the frame as a whole: [B, K].
@@ -104,7 +104,7 @@ class TransformerNet(nn.Module):
         rim: int = 0,
         statistics: Tensor | None = None,
         *,
-        unbounded: bool = False,
+        surrounded: bool = False,
     ) -> Tensor:
         """Repaint.
 
@@ -113,21 +113,16 @@ class TransformerNet(nn.Module):
             rim: how many pixels the image is continued by reflection, so that its border is inside.
             statistics: those of another frame, or of the image that this is a piece of; None for
                 its own.
-            unbounded: continue the image as far as its pixels see, in the design `folded`. The
-                zeros beyond a border tell where it is, and a network that learns with them paints
-                a frame: what a style asks for and a photograph has no place for ends up there.
+            surrounded: the outermost `margin` pixels are what surrounds the image, and are not
+                repainted: the result is smaller by them.
         """
-        height, width = image.shape[-2:]
+        around = self.margin if surrounded else 0
+        height, width = (side - 2 * around for side in image.shape[-2:])
         taken = Statistics(statistics)
-        x: Tensor
-        folded = self.config.design == "folded"
-        if folded and unbounded:
-            x = self._unbounded(image, taken)
-            rim = 0
-        else:
-            x = self.residuals(self.encoder(self._padded(image, rim), taken), taken)
-            x = self.output(self.decoder(x))
-        if folded:
+        x = self._padded(image, rim, around)
+        x = self.residuals(self.encoder(x, taken), taken)
+        x = self.output(self.decoder(x))
+        if self.config.design == "folded":
             pixels = x.reshape(len(x), 16, 3, *x.shape[2:]).transpose(1, 2)
             x = F.pixel_shuffle(pixels.flatten(1, 2), 4)
         # Strides round up, so the result covers the image: its overhang goes. In float, because
@@ -135,20 +130,23 @@ class TransformerNet(nn.Module):
         x = x[..., rim : rim + height, rim : rim + width]
         return x.float() * 127.5 + 127.5
 
-    def _unbounded(self, image: Tensor, taken: Statistics) -> Tensor:
-        """The blocks of the image, [B, 48, H / 4, W / 4], from which zeros were kept away."""
-        convolutions = 2 * self.config.blocks + 2  # each spoils the outermost cells
-        x = self.encoder(self._padded(image, self.grid * convolutions), taken)
-        for block in self.residuals:
-            x = block(x, taken)[..., 2:-2, 2:-2]
-        for module in (self.decoder, self.output):
-            x = module(x)[..., 1:-1, 1:-1]
-        return x
+    def _padded(self, image: Tensor, rim: int, around: int = 0) -> Tensor:
+        """What the first convolution sees: [-1, 1], with a margin that is reflected.
 
-    def _padded(self, image: Tensor, rim: int) -> Tensor:
-        """What the first convolution sees: [-1, 1], with a margin that is reflected."""
-        before = rim + self.margin
-        after = [before + -(2 * rim + side) % self.grid for side in image.shape[:-3:-1]]
-        pads = [before, after[0], before, after[1]]
-        x = F.pad(image, pads, mode="reflect") if any(pads) else image
+        Args:
+            around: so much of the margin is there already.
+        """
+        x, pads = image, steps(rim + self.margin - around)
+        below, right = (-(2 * (rim - around) + side) % self.grid for side in image.shape[-2:])
+        for pad in pads[:-1]:
+            x = F.pad(x, [pad] * 4, mode="reflect")
+        last = pads[-1] if pads else 0
+        if last or below or right:
+            x = F.pad(x, [last, last + right, last, last + below], mode="reflect")
         return x / 127.5 - 1
+
+
+def steps(margin: int) -> list[int]:
+    """A margin in parts, one after another: the smallest image can't be reflected any further."""
+    parts = -(-margin // (SMALLEST - 4))  # and 3 pixels more, for whole blocks
+    return [len(range(part, margin, parts)) for part in range(parts)]

@@ -69,37 +69,35 @@ class GraphBuilder:
         pads = np.array([0, 0, pad, pad, 0, 0, pad, pad], np.int64)
         return self.add("Pad", [x, self.constant(pads)], mode="reflect")
 
+    def trim(self, x: str, border: int) -> str:
+        """[N, C, H, W] without so many positions on every side."""
+        starts, ends, axes = ((border,) * 2, (-border,) * 2, (2, 3))
+        return self.add("Slice", [x, *(self.numbers(*n) for n in (starts, ends, axes))])
+
     def conv(self, x: str, layer: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> str:
-        pad = layer.kernel_size[0] // 2
-        if pad and layer.padding_mode == "reflect":
-            x, pad = self.reflect(x, pad), 0
-        return self.plain_conv(x, weight, bias, pad, layer.stride)
+        pad = int(layer.padding[0])
+        x = self.reflect(x, pad) if pad else x
+        return self.plain_conv(x, weight, bias, layer.stride)
 
     def plain_conv(
         self,
         x: str,
         weight: Tensor,
         bias: Tensor | None,
-        pad: int,
         strides: tuple[int, ...] = (1, 1),
     ) -> str:
         inputs = [x, self.constant(as_array(weight))]
         if bias is not None:
             inputs.append(self.constant(as_array(bias)))
-        return self.add(
-            "Conv", inputs, kernel_shape=weight.shape[2:], strides=strides, pads=[pad] * 4
-        )
+        return self.add("Conv", inputs, kernel_shape=weight.shape[2:], strides=strides)
 
-    def sampled_conv(
-        self, x: str, weight: Tensor, bias: Tensor | None, pad: int, norm: SampledNorm
-    ) -> str:
+    def sampled_conv(self, x: str, weight: Tensor, bias: Tensor | None, norm: SampledNorm) -> str:
         """A convolution and its normalisation, which it is computed for in a few places first."""
         if self.measure is None:
             raise ExportError("normalisation by a sample has no ONNX form in this design")
-        # Without padding the border is left out, as `SampledNorm` does.
-        sample = self.plain_conv(x, weight, bias, 0, (STEP, STEP))
+        sample = self.plain_conv(x, weight, bias, (STEP, STEP))
         scale = self.add("Cast", [self.measure(sample, norm)], to=TensorProto.FLOAT)
-        return self.add("Mul", [self.plain_conv(x, weight, bias, pad), scale])
+        return self.add("Mul", [self.plain_conv(x, weight, bias), scale])
 
     def bytes(self, x: str) -> str:
         """Floats as pixels: clipped, rounded, uint8."""
@@ -135,7 +133,7 @@ class GraphBuilder:
         if isinstance(module, ConvLayer):
             convolution, weight, bias, rest = take_apart(module)
             if rest and isinstance(rest[0], SampledNorm):
-                x = self.sampled_conv(x, weight, bias, convolution.kernel_size[0] // 2, rest[0])
+                x = self.sampled_conv(x, weight, bias, rest[0])
                 rest = rest[1:]
             else:
                 x = self.conv(x, convolution, weight, bias)
@@ -147,7 +145,8 @@ class GraphBuilder:
                 x = self.module(x, child)
             return x
         if isinstance(module, ResidualBlock):
-            return self.add("Add", [x, self.module(x, module.body)])
+            kept = self.trim(x, module.trim) if module.trim else x
+            return self.add("Add", [kept, self.module(x, module.body)])
         if isinstance(module, nn.InstanceNorm2d):
             return self.instance_norm(x, module)
         if isinstance(module, nn.Upsample):

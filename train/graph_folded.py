@@ -12,63 +12,69 @@ from onnx import TensorProto, numpy_helper
 from nst.infer.signature import HELD_NAME, INPUT_NAME, STATISTICS_NAME
 from nst.models.layers import PhaseConv, PixelConv
 from nst.models.sampled import SampledNorm
-from nst.models.transformer import TransformerNet
+from nst.models.transformer import TransformerNet, steps
 from nst.train.folding import blocks_as_channels, for_bytes, take_apart
 from nst.train.graph_builder import GraphBuilder, as_array
 
 
 def folded(graph: GraphBuilder, network: TransformerNet, sides: str) -> str:
-    """The repainted image and its rim, uint8 NHWC.
+    """The repainted image, uint8 NHWC, its sides rounded up to whole blocks.
 
     Args:
         sides: name of the image's height and width.
     """
     grid = network.grid
-    x, blocks = _as_blocks(graph, INPUT_NAME, sides, grid, network.rim + network.margin)
+    x, blocks = _as_blocks(graph, INPUT_NAME, sides, grid, network.margin)
     _, weight, bias, rest = take_apart(network.encoder[0])
     weight, bias = for_bytes(weight, bias)
     weight = blocks_as_channels(weight, grid)
     statistics = _Statistics(graph, network)
     if isinstance(rest[0], SampledNorm):
         graph.measure = statistics
-        x = graph.sampled_conv(x, weight, bias, 0, rest[0])
+        x = graph.sampled_conv(x, weight, bias, rest[0])
         rest = rest[1:]
     else:
-        x = graph.plain_conv(x, weight, bias, 0)
+        x = graph.plain_conv(x, weight, bias)
     for module in (*rest, network.residuals):
         x = graph.module(x, module)
     statistics.end()
     phases, pixels = network.decoder[0], network.output
     assert isinstance(phases, PhaseConv)
     assert isinstance(pixels, PixelConv)
-    x = graph.add("Relu", [graph.plain_conv(x, *phases.kernel(), 1)])
+    x = graph.add("Relu", [graph.plain_conv(x, *phases.kernel())])
     weight, bias = pixels.kernel()
-    x = graph.bytes(graph.plain_conv(x, weight * 127.5, bias * 127.5 + 127.5, 1))
+    x = graph.bytes(graph.plain_conv(x, weight * 127.5, bias * 127.5 + 127.5))
 
     x = graph.add("Transpose", [x], perm=[0, 2, 3, 1])
-    # The first kernel is two blocks wide, so one block fewer comes out.
-    fewer = graph.add("Sub", [blocks, graph.numbers(1)])
-    across = graph.add("Gather", [fewer, graph.numbers(1)])
+    across = graph.add("Gather", [blocks, graph.numbers(1)])
     x = graph.swap(x, graph.numbers(-1), across, graph.numbers(grid, 3 * grid))
-    whole = graph.add("Mul", [fewer, graph.numbers(grid)])
+    whole = graph.add("Mul", [blocks, graph.numbers(grid)])
     return graph.view(x, graph.numbers(-1), whole, graph.numbers(3))
 
 
 def _as_blocks(
     graph: GraphBuilder, image: str, sides: str, grid: int, margin: int
 ) -> tuple[str, str]:
-    """(uint8 NHWC, its border reflected, as floats [N, 3·grid², rows, columns]; rows, columns)."""
+    """The image, its margins reflected, as floats [N, 3·grid², rows, columns].
+
+    Returns:
+        That, and how many rows and columns cover the image without its margins.
+    """
     number = graph.numbers
-    # Blocks of grid × grid pixels that cover the image and its margins, by height and width.
-    rounded = graph.add("Add", [sides, number(2 * margin + grid - 1)])
+    rounded = graph.add("Add", [sides, number(grid - 1)])
     blocks = graph.add("Div", [rounded, number(grid)])
-    covered = graph.add("Mul", [blocks, number(grid)])
-    after = graph.add("Sub", [graph.add("Sub", [covered, sides]), number(margin)])
-    pads = graph.add("Concat", [number(0, margin, margin, 0, 0), after, number(0)], axis=0)
-    x = graph.add("Pad", [image, pads], mode="reflect")
-    across = graph.add("Gather", [blocks, number(1)])
+    *first, last = steps(margin)
+    x = image
+    for pad in first:
+        x = graph.add("Pad", [x, number(0, pad, pad, 0, 0, pad, pad, 0)], mode="reflect")
+    overhang = graph.add("Sub", [graph.add("Mul", [blocks, number(grid)]), sides])
+    after = graph.add("Add", [overhang, number(last)])
+    pads = graph.add("Concat", [number(0, last, last, 0, 0), after, number(0)], axis=0)
+    x = graph.add("Pad", [x, pads], mode="reflect")
+    around = graph.add("Add", [blocks, number(2 * margin // grid)])
+    across = graph.add("Gather", [around, number(1)])
     x = graph.swap(x, number(-1, grid), across, number(3 * grid))
-    x = graph.view(x, number(-1), blocks, number(3 * grid**2))
+    x = graph.view(x, number(-1), around, number(3 * grid**2))
     x = graph.add("Transpose", [x], perm=[0, 3, 1, 2])
     return graph.add("Cast", [x], to=TensorProto.FLOAT), blocks
 

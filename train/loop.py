@@ -175,7 +175,9 @@ class Loop:
         self.peak = config.learning_rate or RATES[network.config.design]
         self.config, self.content = config, content
         self.world, self.notice = world, notice
-        self.update = Update(network, objective, teacher=teacher, world=world, notice=notice)
+        self.update = Update(
+            network, objective, margin=network.margin, teacher=teacher, world=world, notice=notice
+        )
         self.device = self.update.device
         self.defaults = DEFAULTS[self.device.type]
         self.budget = Budget(config, self.defaults.seconds)
@@ -332,14 +334,14 @@ class Loop:
         return f"restored step {self.snapshot.step}"
 
     def _plan(self, step: int) -> tuple[int, int]:
-        """(batch size, side of the crops) of a step."""
+        """(batch size, side of the crops and their margins) of a step."""
         done = self.budget.done(step)
         divisor = next((d for until, d in self.defaults.phases if done < until), 1)
         while self.config.size // divisor < SMALLEST_CROP:
             divisor //= 2
         batch_size = self.config.batch_size or max(self.defaults.batch_size, self.world.size)
         self._planned.append(batch_size * divisor)
-        return batch_size * divisor, self.config.size // divisor
+        return batch_size * divisor, self.config.size // divisor + 2 * self.network.margin
 
     def _samples_due(self) -> int:
         return int(self.budget.done(self.step) * self.config.samples)

@@ -58,9 +58,7 @@ def observe(
     for values in activations(model, sorted({n.input[0] for n in chosen.values()}), photographs):
         count += _PATCHES
         for name, node in chosen.items():
-            pad = next((a.ints[0] for a in node.attribute if a.name == "pads"), 0)
-            x = np.pad(values[node.input[0]][0], ((0, 0), (pad, pad), (pad, pad)))
-            kernel = weights[name].shape[2:]
+            x, kernel = values[node.input[0]][0], weights[name].shape[2:]
             windows = np.lib.stride_tricks.sliding_window_view(x, kernel, (1, 2))
             rows, columns = (rng.integers(side, size=_PATCHES) for side in windows.shape[1:3])
             patches = windows[:, rows, columns].swapaxes(0, 1).reshape(_PATCHES, -1)

@@ -54,7 +54,7 @@ class Teacher:
         """
         with torch.no_grad():
             crops, targets = self._lesson(content, image)
-        repainted = stylized if crops is content else network(crops, unbounded=True)
+        repainted = stylized if crops is content else network(crops)
         layers = self._objective.config.content_layers
         features = self._objective.vgg(repainted, layers)
         wanted = self._objective.content_features(targets)

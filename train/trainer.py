@@ -237,7 +237,8 @@ def _open_content(config: TrainConfig, stage: Say) -> Content:
     def report(progress: DownloadProgress) -> None:
         stage(f"{progress.stage} COCO {progress.done / max(1, progress.total):.0%}")
 
-    return open_content(config.content, config.seed, config.size, report)
+    side = config.size + 2 * preset_config(config.preset).margin
+    return open_content(config.content, config.seed, side, report)
 
 
 def _finish(

@@ -30,6 +30,7 @@ class Update:
     """Changes a network by one batch after another. Nothing that isn't finite changes it.
 
     Args:
+        margin: pixels around each crop that are there to be seen, not to be repainted.
         world: the processes that share every batch. Their gradients are added up by hand, not by
             DistributedDataParallel: with it a process that runs out of memory within its backward
             pass would leave the others waiting.
@@ -45,11 +46,13 @@ class Update:
         network: nn.Module,
         objective: PerceptualLoss,
         *,
+        margin: int = 0,
         teacher: Teacher | None = None,
         world: World = ALONE,
         notice: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.network, self.objective, self.teacher = network, objective, teacher
+        self.margin = margin
         self.world, self.notice = world, notice
         self.parameters = list(network.parameters())
         self.device = self.parameters[0].device
@@ -75,7 +78,7 @@ class Update:
         """Make a step.
 
         Args:
-            batch: this process's share, uint8 [B, side, side, 3] RGB.
+            batch: this process's share, uint8 [B, side, side, 3] RGB, margins included.
             count: images of all processes together.
             first: index of the first of them.
             rate: the learning rate.
@@ -156,12 +159,14 @@ class Update:
 
     def _accumulate(self, batch: Tensor, count: int, first: int) -> None:
         """Add the gradients and losses of uint8 [B, side, side, 3] to those of the step."""
-        content = batch.permute(0, 3, 1, 2).float()  # a view of NHWC: channels_last already
+        surrounded = batch.permute(0, 3, 1, 2).float()  # a view of NHWC: channels_last already
+        inside = slice(self.margin, -self.margin or None)
+        content = surrounded[..., inside, inside].contiguous(memory_format=torch.channels_last)
         # Every weight is cast once anyway, and a recording must not rest on what was cast before.
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self._autocast, cache_enabled=False
         ):
-            stylized = self.network(content, unbounded=True)
+            stylized = self.network(surrounded, surrounded=True)
             losses = self.objective(stylized, self.objective.content_features(content))
             taught = torch.zeros_like(losses.total_loss)
             if self.teacher is not None:

@@ -1,7 +1,7 @@
 """Make the base network of a preset, from which `nst-train` starts every style.
 
     python docs/bench/base.py STYLES --content PHOTOGRAPHS [--preset balanced] [--variants 8]
-        [--steps 6000] [--without wave starry_night …] [--out models/base/balanced.safetensors]
+        [--rounds 250] [--without wave starry_night …] [--out models/base/balanced.safetensors]
 
 STYLES is a folder of paintings. Each is joined by variants of itself: parts of it, turned, with
 their colours exchanged or inverted. Leave out the styles that the base will be judged by.
@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
 
 from nst.images import image_names, load_style
-from nst.train.base import FOLDER, train_base, varied
+from nst.models.config import preset_config
+from nst.train.base import FOLDER, ROUND, train_base, varied
 from nst.train.checkpoint import save_checkpoint
 from nst.train.data import open_content
 
@@ -27,10 +29,10 @@ if __name__ == "__main__":
     parser.add_argument("--content", type=Path)
     parser.add_argument("--preset", default="balanced")
     parser.add_argument("--variants", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--rounds", type=int, default=250)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=1.2e-3)
     parser.add_argument("--without", nargs="*", default=[])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
@@ -44,14 +46,19 @@ if __name__ == "__main__":
     styles = [*paintings, *(varied(p, rng) for p in paintings for _ in range(args.variants))]
     start = time.monotonic()
 
-    def report(step: int, loss: float) -> None:
-        print(f"{step} steps, {time.monotonic() - start:.0f} s, loss {loss:.3g}", flush=True)
+    losses = deque[float](maxlen=len(styles))
+
+    def report(rounds: int, loss: float) -> None:
+        losses.append(loss)
+        if rounds % 10 == 0 or rounds == args.rounds:
+            mean = sum(losses) / len(losses)
+            print(f"{rounds} rounds, {time.monotonic() - start:.0f} s, {mean:.3g}", flush=True)
 
     network = train_base(
         args.preset,
         styles,
-        open_content(args.content, args.seed, args.size),
-        steps=args.steps,
+        open_content(args.content, args.seed, args.size + 2 * preset_config(args.preset).margin),
+        rounds=args.rounds,
         batch_size=args.batch_size,
         side=args.size,
         learning_rate=args.lr,
@@ -61,7 +68,7 @@ if __name__ == "__main__":
     about = {
         "made_from": json.dumps([Path(name).stem for name in names]),
         "variants": str(args.variants),
-        "steps": str(args.steps),
+        "rounds": f"{args.rounds} of {ROUND} steps",
         "batch_size": str(args.batch_size),
     }
     save_checkpoint(args.out or FOLDER / f"{args.preset}.safetensors", network, about)

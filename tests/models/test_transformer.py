@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nst.models.config import PRESETS, Norm
 from nst.models.sampled import EPSILON, SampledNorm, Statistics
-from nst.models.transformer import TransformerConfig, TransformerNet
+from nst.models.transformer import SMALLEST, TransformerConfig, TransformerNet, steps
 from nst.train.loop import SMALLEST_CROP
 
 
@@ -61,26 +61,27 @@ def test_matches_a_plain_loop() -> None:
 def folded(image: Tensor, w: dict[str, Tensor]) -> Tensor:
     """The folded design, step by step; for sides that are multiples of four."""
 
-    def conv(x: Tensor, name: str, stride: int = 1, pad: int = 1) -> Tensor:
-        return F.conv2d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), stride, pad)
+    def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        return F.conv2d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), stride)
 
-    def norm(x: Tensor, name: str, edge: int) -> Tensor:
+    def norm(x: Tensor, name: str) -> Tensor:
         if f"{name}.weight" not in w:
             return x
-        inside = F.pad(x, [-edge] * 4)
-        squares = inside[..., ::4, ::4].pow(2).mean((2, 3), keepdim=True)
+        squares = x[..., ::4, ::4].pow(2).mean((2, 3), keepdim=True)
         return x / (squares + EPSILON).sqrt() * w[f"{name}.weight"].view(1, -1, 1, 1)
 
-    x = F.pad(image / 127.5 - 1, [2] * 4, mode="reflect")
-    x = F.relu(norm(conv(x, "encoder.0.0", 4, 0), "encoder.0.1", 0))
+    x = image / 127.5 - 1
+    for _ in range(2):  # 2 pixels for the first kernel, 4 for each of the 8 others
+        x = F.pad(x, [17] * 4, mode="reflect")
+    x = F.relu(norm(conv(x, "encoder.0.0", 4), "encoder.0.1"))
     for i in range(3):
         y = F.relu(conv(x, f"residuals.{i}.body.0.0"))
-        x = x + norm(conv(y, f"residuals.{i}.body.1.0"), f"residuals.{i}.body.1.1", 1)
-    # Zeros beyond the border count as a block of their own.
-    x = F.interpolate(F.pad(x, [1] * 4), scale_factor=2, mode="bilinear")[..., 1:-1, 1:-1]
-    x = F.pad(F.relu(conv(x, "decoder.0", pad=0)), [2] * 4)
+        y = norm(conv(y, f"residuals.{i}.body.1.0"), f"residuals.{i}.body.1.1")
+        x = x[..., 2:-2, 2:-2] + y
+    x = F.interpolate(x, scale_factor=2, mode="bilinear")[..., 1:-1, 1:-1]
+    x = F.relu(conv(x, "decoder.0"))
     w = w | {"output.bias": w["output.bias"].repeat_interleave(4)}
-    x = F.pixel_shuffle(conv(x, "output", pad=0), 2)
+    x = F.pixel_shuffle(conv(x, "output"), 2)
     blur = torch.tensor([1, 2, 1], dtype=x.dtype) / 4
     x = F.conv2d(x.flatten(0, 1)[:, None], torch.outer(blur, blur)[None, None])
     x = x.view(len(image), 3, *x.shape[2:])[..., 1:-1, 1:-1]
@@ -131,52 +132,54 @@ def test_a_rim_is_reflected_and_cut_off(height: int, width: int, rim: int) -> No
     torch.testing.assert_close(got, expected[..., rim : rim + height, rim : rim + width])
 
 
-def test_the_folded_design_reflects_but_once() -> None:
-    """The margin of the first kernel lies beyond the rim, and is the image reflected, too."""
+@pytest.mark.parametrize("size", [(64, 64), (60, 72), (32, 36)])
+def test_the_folded_design_sees_no_border(size: tuple[int, int]) -> None:
+    """It paints the inside of the image continued so far that nothing beyond is in sight."""
     torch.manual_seed(0)
-    network = TransformerNet(FOLDED).eval()
-    image = torch.rand(1, 3, 40, 48) * 255
-    wide = F.pad(image, [8 + 2] * 4, mode="reflect") / 127.5 - 1
+    network = TransformerNet(TransformerConfig(4, 3, "none", "folded")).eval()
+    image = torch.rand(2, 3, *size) * 255
+    margin, beyond = 2 + 4 * 8, 42
+    wide = image
+    for _ in range(2):
+        wide = F.pad(wide, [margin // 2] * 4, mode="reflect")
+    wide = F.pad(wide, [beyond] * 4, value=1e3)
+    inside = slice(margin + beyond, -margin - beyond)
     with torch.no_grad():
-        x = network.output(network.decoder(network.residuals(network.encoder(wide))))
-        x = F.pixel_shuffle(x.view(1, 16, 3, *x.shape[2:]).transpose(1, 2).flatten(1, 2), 4)
-        x = x[..., 8:-8, 8:-8]
-        torch.testing.assert_close(network(image, 8), x * 127.5 + 127.5)
+        torch.testing.assert_close(network(image), network(wide)[..., inside, inside])
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_the_smallest_crops_suffice_without_bounds(preset: str) -> None:
-    image = torch.zeros(1, 3, SMALLEST_CROP, SMALLEST_CROP)
-    assert TransformerNet(PRESETS[preset])(image, unbounded=True).shape == image.shape
-
-
-@pytest.mark.parametrize("size", [(64, 64), (61, 70)])
-def test_without_bounds_no_zeros_are_seen(size: tuple[int, int]) -> None:
-    """It paints the inside of the image continued so far that its border is out of sight."""
+@pytest.mark.parametrize("side", [SMALLEST_CROP, 66])
+def test_what_surrounds_an_image_is_seen_and_not_repainted(preset: str, side: int) -> None:
     torch.manual_seed(0)
-    network = TransformerNet(FOLDED).eval()
-    image = torch.rand(2, 3, *size) * 255
-    far = 4 * (2 * FOLDED.blocks + 3)
-    wide = F.pad(image, [far] * 4, mode="reflect")
+    network = TransformerNet(PRESETS[preset]).eval()
+    margin = network.margin
+    around = torch.rand(1, 3, side + 2 * margin, side + 2 * margin) * 255
     with torch.no_grad():
-        found = network.statistics(wide)
-        expected = network(wide, statistics=found)[..., far:-far, far:-far]
-        statistics = Statistics(found)
-        got = network._unbounded(image, statistics)
-        x = F.pixel_shuffle(got.unflatten(1, (16, 3)).transpose(1, 2).flatten(1, 2), 4)
-        x = x[..., : size[0], : size[1]] * 127.5 + 127.5
-        torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-3)
-        # Its own statistics are those of the image and what continues it.
-        same = network(image, unbounded=True)
-        torch.testing.assert_close(same, expected, rtol=0, atol=3)
-    johnson = TransformerNet(TransformerConfig(width=4, blocks=1)).eval()
-    with torch.no_grad():
-        torch.testing.assert_close(johnson(image, unbounded=True), johnson(image))
+        got = network(around, surrounded=True)
+        assert got.shape == (1, 3, side, side)
+        if margin:
+            around[..., 0, 0] = 0  # in a corner, seen by that of the image
+            assert (network(around, surrounded=True) != got).any()
+            found = network.statistics(around)
+            whole = network(F.pad(around, [2] * 4), statistics=found)
+            inside = slice(margin + 2, margin + 2 + side)
+            got = network(around, statistics=found, surrounded=True)
+            torch.testing.assert_close(got, whole[..., inside, inside])
+        else:
+            torch.testing.assert_close(got, network(around))
+
+
+@given(st.integers(0, 300))
+def test_a_margin_is_reflected_in_steps_that_the_smallest_image_can_take(margin: int) -> None:
+    parts = steps(margin)
+    assert sum(parts) == margin
+    assert all(0 < part <= SMALLEST - 4 for part in parts)
 
 
 def test_where_means_are_nothing_it_is_instance_normalisation() -> None:
     torch.manual_seed(0)
-    norm = SampledNorm(5, 0).double()
+    norm = SampledNorm(5).double()
     torch.nn.init.normal_(norm.weight)
     x = torch.randn(2, 5, 9, 7, dtype=torch.float64)
     x = (x - x.mean((2, 3), keepdim=True)).repeat_interleave(4, 2).repeat_interleave(4, 3)
@@ -188,11 +191,6 @@ def test_where_means_are_nothing_it_is_instance_normalisation() -> None:
     other = torch.randn(2, 5, 60, 28, dtype=torch.float64)
     again = norm(torch.cat([x, other], 2), Statistics(statistics.found()))
     torch.testing.assert_close(again[:, :, :36], got)
-    # Nothing of the edge is looked at.
-    norm.edge = 1
-    inside = norm(x, statistics)
-    x[..., [0, -1]] = 1e6
-    torch.testing.assert_close(norm(x, statistics)[..., 1:-1], inside[..., 1:-1])
 
 
 @pytest.mark.parametrize(
@@ -229,6 +227,15 @@ def test_a_constant_image_gets_no_border() -> None:
 def test_the_rim_is_wider_than_the_reach_of_the_last_convolution() -> None:
     network = TransformerNet()
     assert network.output.kernel_size[0] // 2 <= network.rim
+
+
+def test_a_constant_image_stays_constant_to_the_border_where_it_is_folded() -> None:
+    torch.manual_seed(0)
+    network = TransformerNet(TransformerConfig(8, 2, "sampled", "folded", half=4)).eval()
+    torch.nn.init.normal_(network.output.weight, std=0.3)
+    with torch.no_grad():
+        out = network(torch.full((1, 3, 66, 81), 90.0))
+    assert (out - out[..., 32:33, 40:41]).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("preset", PRESETS)

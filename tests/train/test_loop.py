@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from small_runs import make_small, small_run
 from torch import Tensor
 
@@ -30,6 +31,7 @@ from nst.train import update as update_module
 from nst.train.checkpoint import load_checkpoint
 from nst.train.config import TrainConfig
 from nst.train.config_file import save_config
+from nst.train.data import open_content
 from nst.train.loop import Loop
 from nst.train.trainer import TrainProgress, TrainResult, resume_style, train_style
 from nst.train.update import Update
@@ -463,6 +465,43 @@ def test_the_learning_rate_suits_the_design_unless_it_is_given(
     train_style(options(style_path, tmp_path / "run", steps=4, learning_rate=asked))
     peak = max(float(row["learning_rate"]) for row in rows(tmp_path / "run"))
     assert 0.7 * expected < peak <= expected
+
+
+def test_a_crop_is_repainted_amid_what_surrounds_it_in_its_photograph(
+    style_path: Path, photograph: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The losses are those of the inside, cut out of the repainted whole; margins make no frame."""
+    config = TransformerConfig(4, 1, "none", "folded", half=4)
+    objective = build_objective(
+        [load_style(style_path)], (), ObjectiveConfig(style_size=64), torch.device("cpu")
+    )
+    network, margin = TransformerNet(config), 2 + 4 * 4
+    crop = np.ascontiguousarray(photograph[:80, : 64 + 2 * margin - 20])
+    crop = np.pad(crop, ((0, 20), (0, 20), (0, 0)), mode="reflect")[None]
+    content = torch.from_numpy(crop.copy()).permute(0, 3, 1, 2).float()
+    inside = slice(margin, -margin)
+    with torch.no_grad():
+        # Blocks of 4×4 begin where the inside does.
+        painted = network(F.pad(content, [2] * 4))[..., 2:-2, 2:-2][..., inside, inside]
+        expected = objective(painted, objective.content_features(content[..., inside, inside]))
+    update = Update(network, objective, margin=network.margin)
+    content_loss, style_loss, *_, total, _ = update(crop, 1, 0, 0.0)[0].tolist()
+    assert content_loss == pytest.approx(float(expected.content_loss), rel=1e-4)
+    assert style_loss == pytest.approx(float(expected.style_loss), rel=1e-4)
+    assert total == pytest.approx(float(expected.total_loss), rel=1e-4)
+    # The loop asks for crops with a margin.
+    seen: list[tuple[int, ...]] = []
+    take = Update.__call__
+
+    def watch(update: Update, batch: Array, *rest: Any) -> tuple[Tensor, Tensor]:
+        seen.append(batch.shape)
+        return take(update, batch, *rest)
+
+    monkeypatch.setattr(Update, "__call__", watch)
+    made = TrainConfig(style=(style_path,), steps=1, batch_size=1, size=64)
+    content_source = open_content(None, 0, 64 + 2 * margin)
+    Loop(network, objective, made, content_source).run()
+    assert seen == [(1, 64 + 2 * margin, 64 + 2 * margin, 3)]
 
 
 class Replay:

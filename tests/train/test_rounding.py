@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -54,13 +53,12 @@ def test_inputs_that_go_together_make_up_for_errors(seed: int) -> None:
     assert np.linalg.norm(off(rounded).std(0)) < 0.7 * np.linalg.norm(off(plain).std(0))
 
 
-@pytest.mark.parametrize("pad", [0, 1])
-def test_what_a_convolution_sees(pad: int, photograph: Array) -> None:
+def test_what_a_convolution_sees(photograph: Array) -> None:
     weight = np.random.default_rng(0).normal(size=(5, 3, 3, 3)).astype(np.float32)
     nodes = [
         helper.make_node("Transpose", ["image"], ["first"], perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["first"], ["x"], to=TensorProto.FLOAT),
-        helper.make_node("Conv", ["x", "w"], ["y"], pads=[pad] * 4),
+        helper.make_node("Conv", ["x", "w"], ["y"]),
         helper.make_node("Conv", ["x", "w"], ["z"], strides=[4, 4]),
     ]
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, None, None, 3])
@@ -72,7 +70,7 @@ def test_what_a_convolution_sees(pad: int, photograph: Array) -> None:
     found = observe(model, nodes[2:], photographs)
     assert set(found) == {"w"}
     inside = (torch.tensor(p).permute(2, 0, 1)[None].double() for p in photographs[:2])
-    patches = torch.cat([F.unfold(x, 3, padding=pad)[0].T for x in inside]).numpy()
+    patches = torch.cat([F.unfold(x, 3)[0].T for x in inside]).numpy()
     deviation = patches.std()
     np.testing.assert_allclose(found["w"].mean, patches.mean(0), atol=0.1 * deviation)
     expected = np.cov(patches.T, bias=True)
