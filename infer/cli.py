@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,10 +34,11 @@ def image_command(
         float, typer.Option(help="0 leaves the image as it is, 1 is the full style.")
     ] = 1.0,
     keep_color: Annotated[
-        KeepColor | None,
+        Literal[KeepColor, "none"] | None,
         typer.Option(
             help="Keep the photograph's colours: all of them under the painting's brightness "
-            "(luminance), or their mean and spread (linear), or each channel's histogram."
+            "(luminance), or their mean and spread (linear), or each channel's histogram. "
+            "Default: none, but for a model trained to keep them."
         ),
     ] = None,
     quality: Annotated[int, typer.Option(help="Of JPEG and WebP, 1 to 100.")] = 95,
@@ -61,6 +62,7 @@ def image_command(
             say(f"note: {note}")
         if not quiet:
             say(f"style {stylizer.name} on {stylizer.provider}")
+        keep = keep_color or stylizer.keep_color
         task = bar.add_task("repainting", total=len(jobs))
         for number, (source, target) in enumerate(jobs):
 
@@ -75,7 +77,7 @@ def image_command(
                     target,
                     strength=strength,
                     quality=quality,
-                    keep_color=keep_color,
+                    keep_color=None if keep == "none" else keep,
                     report=report,
                 )
             except NstError as error:

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from nst.config import Provider, check_number
+from nst.config import KeepColor, Provider, check_number
 from nst.errors import ModelError, NstError, UsageError
 from nst.images import Array
 from nst.infer.limits import quota_threads
@@ -90,6 +90,11 @@ class Stylizer:
     def precision(self) -> str:
         """`fp32`, `fp16`, `int8`, or `unknown` for a file of another maker."""
         return self.metadata.get("precision", "unknown")
+
+    @property
+    def keep_color(self) -> KeepColor | None:
+        """How its pictures are to keep a photograph's colours, of which it paints none."""
+        return "luminance" if self.metadata.get("keep_color") == "luminance" else None
 
     @property
     def reach(self) -> int | None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.progress import TextColumn
 
-from nst.config import Device, ObjectiveConfig, OptimizeConfig, check_number
+from nst.config import Device, KeepColor, ObjectiveConfig, OptimizeConfig, check_number
 from nst.console import Debug, clock, command, progress_bar, say, thousands
 from nst.errors import ImageError, UsageError, needs_extra
 from nst.files import check_writable, same_file
@@ -33,6 +33,13 @@ StyleStrengthOption = Annotated[
     float, look(help="How far to leave the photograph: 2 is farther, 0.5 closer.")
 ]
 StrokeOption = Annotated[float, look(help="Size of the strokes: 2 is twice as large.")]
+KeepColorOption = Annotated[
+    KeepColor | None,
+    look(
+        help="Keep the photograph's colours: paint its luminance alone, or give the style image "
+        "the photograph's colours first (linear, histogram)."
+    ),
+]
 TVWeightOption = Annotated[float, look(help="Smoothness: weight of total variation.")]
 StyleWeightOption = Annotated[
     float | None,
@@ -152,6 +159,7 @@ def optimize_command(
     style_strength: StyleStrengthOption = _OBJECTIVE.style_strength,
     stroke: StrokeOption = 1.0,
     tv_weight: TVWeightOption = _OBJECTIVE.tv_weight,
+    keep_color: KeepColorOption = _OBJECTIVE.keep_color,
     init: Annotated[str, look(help="Start from: content, noise, or an image file.")] = str(
         _CONFIG.init
     ),
@@ -180,6 +188,7 @@ def optimize_command(
             tv_weight=tv_weight,
             style_size=stroke_size(stroke) if "stroke" in given else style_size,
             vgg=vgg,
+            keep_color=keep_color,
         ),
         style_weights=numbers("--style-weights", style_weights),
         iterations=iterations,

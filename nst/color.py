@@ -13,7 +13,7 @@ between images".
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import cv2
@@ -37,6 +37,7 @@ _LUMA = np.array([[0.299, 0.587, 0.114]])  # BT.601
 _LMS = np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]])
 _LALPHABETA = np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]]) / np.sqrt([[3], [6], [2]])
 _FAINTEST, _BRIGHTEST = 0.25, 4096.0  # responses: black has no logarithm, white has no end
+_PIXELS = 1 << 16  # of a photograph that tell its colours
 _SINGULAR = 1e-9  # share of the total variance below which an axis counts as having none
 
 
@@ -174,6 +175,34 @@ def keep_color(stylized: ColorImage, photograph: ColorImage, how: KeepColor) -> 
     luma, before = (cv2.cvtColor(i, cv2.COLOR_RGB2GRAY) for i in (stylized, photograph))
     more, less = cv2.subtract(luma, before), cv2.subtract(before, luma)  # one of them is 0
     return cv2.subtract(cv2.add(photograph, cv2.merge([more] * 3)), cv2.merge([less] * 3))
+
+
+def style_in_colors_of(
+    style: ColorImage, photographs: Sequence[ColorImage], how: KeepColor
+) -> ColorImage:
+    """A style image whose colours need not be learned, to keep those of photographs.
+
+    Gatys et al. 2016, "Preserving color in neural artistic style transfer": `linear` (`mkl`) and
+    `histogram` give it the colours of the photographs together; `luminance` makes it grey, of
+    their mean luminance and its deviation.
+
+    Args:
+        style: HWC uint8 RGB.
+        photographs: HWC uint8 RGB of any sizes; they count alike.
+    """
+    pixels = []
+    for photograph in photographs:
+        places = np.linspace(0, photograph.shape[0] * photograph.shape[1] - 1, _PIXELS)
+        pixels.append(photograph.reshape(-1, 3)[places.round().astype(np.int64)])
+    colors = np.stack(pixels)  # a row of an image for each
+    if how == "luminance":
+        return luminance(grey(style), grey(colors))
+    return (mkl if how == "linear" else histogram)(style, colors)
+
+
+def grey(image: ColorImage) -> ColorImage:
+    """The luminance alone (BT.601) of HWC uint8 RGB, in three equal channels."""
+    return cv2.merge([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)] * 3)
 
 
 def _match_histograms(image: ColorImage, reference: ColorImage, step: int = 1) -> ColorImage:

@@ -78,6 +78,8 @@ class ObjectiveConfig:
             `style_weight` it changes nothing.
         style_size: short side in pixels at which a style image meets VGG; sets the stroke size.
         vgg: `caffe`, `torchvision`, or a file as `FILE:caffe` or `FILE:torchvision`.
+        keep_color: the style image is seen in the photographs' colours, or grey, and they with it;
+            see `nst.color.style_in_colors_of`.
     """
 
     content_layers: tuple[str, ...] = ("relu3_3",)
@@ -88,6 +90,7 @@ class ObjectiveConfig:
     tv_weight: float = 0.0
     style_size: int = 384
     vgg: str = "caffe"
+    keep_color: KeepColor | None = None
 
     def __post_init__(self) -> None:
         check_number("content weight", self.content_weight)
@@ -100,6 +103,10 @@ class ObjectiveConfig:
         if self.content_weight == self.style_weight == 0:
             raise UsageError("content and style weight are both 0: there is nothing to aim at")
         check_number("style size", self.style_size, least=32, most=4096)
+        if self.keep_color not in (None, *get_args(KeepColor)):
+            raise UsageError(
+                f"keep color is {self.keep_color!r}: choose {', '.join(get_args(KeepColor))}"
+            )
         for layer in (*self.content_layers, *self.style_layers):
             if layer not in VGG_LAYERS:
                 raise UsageError(f"VGG-19 has no layer {layer!r}: name one of relu1_1 … relu5_4")

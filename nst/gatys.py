@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst.config import OptimizeConfig, check_number
+from nst.color import grey, keep_color
+from nst.config import KeepColor, OptimizeConfig, check_number
 from nst.devices import memory_advice, pick_device
 from nst.errors import NstError, UsageError
 from nst.images import Array, load_image, resize_image, resize_long
@@ -95,7 +98,12 @@ def optimize(
     images = [resize_long(content, size) for size in sizes]
     _check_size(images[0])
     if objective is None:
-        objective = build_objective(styles, config.style_weights, config.objective, device)
+        objective = build_objective(
+            styles, config.style_weights, config.objective, device, photographs=[content]
+        )
+    finish = partial(_finish, config.objective.keep_color, images)
+    if config.objective.keep_color == "luminance":
+        images = [grey(image) for image in images]
     pixels = _start(config, images[0]).to(device)
     try:
         for index, image in enumerate(images):
@@ -104,10 +112,10 @@ def optimize(
                 shape = target.shape[-2:]
                 pixels = F.interpolate(pixels, shape, mode="bicubic", align_corners=False)
             with memory_advice("lower --size"):
-                _repaint(pixels, target, objective, config, index, callback)
+                _repaint(pixels, target, objective, config, index, callback, finish)
     except KeyboardInterrupt:
         pass
-    return to_image(pixels)
+    return finish(pixels)
 
 
 def optimize_batch(
@@ -164,6 +172,15 @@ def _check_size(image: Array) -> None:
         raise UsageError(f"{width}×{height} pixels are too few: the short side needs 32 or more")
 
 
+def _finish(keep: KeepColor | None, contents: Sequence[Array], pixels: Tensor) -> Array:
+    """The picture; where its luminance alone was painted, in the colours of the content."""
+    image = to_image(pixels)
+    if keep != "luminance":
+        return image
+    content = next(content for content in contents if content.shape == image.shape)
+    return np.asarray(keep_color(image, content, keep), np.uint8)
+
+
 def _start(config: OptimizeConfig, content: Array) -> Tensor:
     if config.init == "content":
         return to_tensor(content)
@@ -182,8 +199,9 @@ def _repaint(
     config: OptimizeConfig,
     size_index: int,
     callback: Callable[[OptimizeProgress], None] | None,
+    finish: Callable[[Tensor], Array],
 ) -> None:
-    """`optimize` at one size: `pixels` [1, 3, H, W] change in place."""
+    """`optimize` at one size: `pixels` [1, 3, H, W] change in place; `finish` renders them."""
     learning_rate = None if config.optimizer == "lbfgs" else config.learning_rate
     started = time.monotonic()
     descent = _descend(pixels, content, objective, config.iterations, learning_rate)
@@ -202,7 +220,7 @@ def _repaint(
                 tv_loss=tv_loss,
                 total_loss=total_loss,
                 seconds_left=pace * (config.iterations - step),
-                image=lambda: to_image(pixels),
+                image=lambda: finish(pixels),
             )
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nst.color import style_in_colors_of
 from nst.config import ObjectiveConfig, check_weights
 from nst.images import Array, center_square
 from nst.photographs import training_photographs
@@ -198,7 +199,13 @@ class PerceptualLoss(nn.Module):
 
     @torch.no_grad()
     def content_features(self, content: Tensor) -> dict[str, Tensor]:
-        """The targets of `forward` for `content`, float [B, 3, H, W] RGB in [0, 255]."""
+        """The targets of `forward` for `content`, float [B, 3, H, W] RGB in [0, 255].
+
+        Where colours are kept by the luminance alone, `content` counts without them.
+        """
+        if self.config.keep_color == "luminance":
+            luma = content.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # BT.601
+            content = (content * luma).sum(1, keepdim=True).expand_as(content)
         return self.vgg(content, self.config.content_layers)
 
     def forward(self, image: Tensor, content_features: Mapping[str, Tensor]) -> Losses:
@@ -222,13 +229,19 @@ def build_objective(
     config: ObjectiveConfig,
     device: torch.device,
     vgg: VGG19Features | None = None,
+    photographs: Sequence[Array] = (),
 ) -> PerceptualLoss:
     """The objective for style images, HWC uint8 RGB of any size and shape.
 
     Args:
         style_weights: one per style; empty for equal parts.
         vgg: of another objective with the same layers, to share.
+        photographs: HWC uint8 RGB, whose colours the styles take on where the config asks for it;
+            those that are built in, if there are none.
     """
+    if config.keep_color is not None:
+        models = photographs or training_photographs()
+        styles = [style_in_colors_of(style, models, config.keep_color) for style in styles]
     pieces: list[Tensor] = []
     weights: list[float] = []
     shares = check_weights("style weights", style_weights, len(styles))

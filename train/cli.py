@@ -15,6 +15,7 @@ from rich.progress import TextColumn
 from nst.cli import (
     ContentWeightOption,
     DeviceOption,
+    KeepColorOption,
     SeedOption,
     StrokeOption,
     StyleSizeOption,
@@ -94,6 +95,7 @@ def train_command(
         str, look(help="Shares of several styles, as 0.7,0.3. Default: equal.")
     ] = "",
     tv_weight: TVWeightOption = _OBJECTIVE.tv_weight,
+    keep_color: KeepColorOption = _OBJECTIVE.keep_color,
     content: Annotated[
         Path | None,
         _content(

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-from nst.config import Device, ObjectiveConfig
+from nst.config import Device, KeepColor, ObjectiveConfig
 from nst.errors import NstError, UsageError, needs_extra
 from nst.files import replacing
 from nst.train.config import TrainConfig
@@ -26,6 +26,7 @@ KEYS: dict[str, str] = {
     for field in (*fields(TrainConfig), *fields(ObjectiveConfig))
     if field.name != "objective"
 }
+_CHOICES = {"Device": get_args(Device), "KeepColor": get_args(KeepColor)}
 _ERRORS = sys.getfilesystemencodeerrors()  # a file's name need not be valid text
 _HEAD = (
     "# Options of nst-train, for  nst-train --config FILE.  Paths start at this file's folder.\n"
@@ -133,8 +134,8 @@ def _single(key: str, kind: str, value: object) -> Any:
             return float(value)
     if kind == "Path" and isinstance(value, str):
         return Path(value)
-    if kind == "Device" and value not in get_args(Device):
-        raise UsageError(f"{key} is {_quoted(value)}: choose {', '.join(get_args(Device))}")
+    if kind in _CHOICES and value not in _CHOICES[kind]:
+        raise UsageError(f"{key} is {_quoted(value)}: choose {', '.join(_CHOICES[kind])}")
     wanted, mend = {
         "int": (int, "give a whole number"),
         "float": (float, "give a number"),

@@ -94,6 +94,8 @@ def describe(config: TrainConfig) -> dict[str, str]:
         "config": json.dumps(values),
         "nst_version": version("nst"),
     }
+    if config.objective.keep_color == "luminance":
+        metadata["keep_color"] = "luminance"  # the network paints no colours: nst image keeps them
     # A file's name need not be valid text.
     return {key: value.encode(errors="replace").decode() for key, value in metadata.items()}
 

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
+from nst.color import keep_color
+from nst.config import KeepColor
 from nst.devices import limit_memory, peak_memory
 from nst.errors import NstError
 from nst.files import replacing
@@ -289,7 +292,10 @@ def _finish(
     )
     scored = None
     with Stylizer(exported[0].path, provider="cpu") as stylizer:
-        save_image(preview, preview_sheet(list(styles), stylizer))
+        paint: Callable[[Array], Array] = stylizer
+        if (how := stylizer.keep_color) is not None:
+            paint = partial(_in_own_colors, stylizer, how)
+        save_image(preview, preview_sheet(list(styles), paint))
         if config.score:
             stage("scoring")
             with contextlib.suppress(KeyboardInterrupt):  # all else is done
@@ -322,6 +328,10 @@ def _finish(
         with replacing(folder / RESULT) as beside:
             beside.write_text(json.dumps(result.to_dict(), indent=2))
     return result
+
+
+def _in_own_colors(stylizer: Stylizer, how: KeepColor, image: Array) -> Array:
+    return np.asarray(keep_color(stylizer(image), image, how), np.uint8)
 
 
 class _Judge:

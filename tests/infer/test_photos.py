@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -92,6 +93,25 @@ def test_keeps_the_colours(
     assert np.abs(off).max() <= 1
     status, said = nst("image", tmp_path / "a.png", *options[:-1], "all")
     assert status == 2
+
+
+def test_a_model_that_paints_no_colours_keeps_those_of_the_photograph(
+    tmp_path: Path, model_path: Path, photograph: Array
+) -> None:
+    model = onnx.load(model_path)
+    onnx.helper.set_model_props(model, {"keep_color": "luminance"})
+    onnx.save(model, tmp_path / "grey.onnx")
+    save_image(tmp_path / "a.png", photograph)
+    options = ("--style", tmp_path / "grey.onnx", "--out", tmp_path / "b.png")
+    with Stylizer(model_path) as stylizer:
+        stylized = stylizer(photograph)
+    for given, expected in (
+        ((), keep_color(stylized, photograph, "luminance")),
+        (("--keep-color", "linear"), keep_color(stylized, photograph, "linear")),
+        (("--keep-color", "none"), stylized),
+    ):
+        assert nst("image", tmp_path / "a.png", *options, *given)[0] == 0
+        np.testing.assert_array_equal(load_image(tmp_path / "b.png"), expected)
 
 
 def test_orientation_alpha_and_exif_are_kept(

@@ -28,6 +28,7 @@ from nst.color import (
     METHODS,
     Method,
     cholesky,
+    grey,
     histogram,
     idt,
     idt_regrain,
@@ -36,6 +37,7 @@ from nst.color import (
     mkl,
     pca,
     reinhard,
+    style_in_colors_of,
 )
 from nst.color_compare import (
     as_csv,
@@ -285,6 +287,28 @@ def test_keep_color() -> None:
         got = keep_color(stylized, photo, how)
         assert np.abs(got - one(stylized, photo).astype(float)).mean() < 2
         assert np.abs(got.mean((0, 1)) - photo.mean((0, 1))).max() < 4
+
+
+def test_a_style_in_the_colours_of_photographs() -> None:
+    style, photos = picture(14, 60, 70), [picture(15, 90, 80), picture(16, 300, 250) // 2]
+    pixels = [p.reshape(-1, 3).astype(float) for p in photos]
+    mean = np.mean([p.mean(0) for p in pixels], 0)
+    # Both count alike, however large they are.
+    covariance = np.mean([(p - mean).T @ (p - mean) / len(p) for p in pixels], 0)
+    for how in ("linear", "histogram"):
+        got = style_in_colors_of(style, photos, how).reshape(-1, 3).astype(float)
+        assert np.abs(got.mean(0) - mean).max() < 3
+        assert np.abs(got.std(0) / np.sqrt(covariance.diagonal()) - 1).max() < 0.1
+    off = np.cov(style_in_colors_of(style, photos, "linear").reshape(-1, 3).T) - covariance
+    assert np.abs(off).max() < 0.1 * covariance.max()
+    got = style_in_colors_of(style, photos, "luminance").astype(float)
+    assert (got == got[..., :1]).all()
+    luma = np.array([0.299, 0.587, 0.114])
+    assert got.mean() == pytest.approx(mean @ luma, abs=3)
+    assert got[..., 0].std() == pytest.approx(np.sqrt(luma @ covariance @ luma), rel=0.1)
+    # One of one colour, and grey photographs.
+    got = style_in_colors_of(np.full_like(style, 9), [grey(photos[0])], "linear")
+    assert np.abs(got - (photos[0] @ luma).mean()).max() <= 2
 
 
 @settings(max_examples=30, deadline=None)

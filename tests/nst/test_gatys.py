@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nst.config import ObjectiveConfig, OptimizeConfig
+from nst.color import style_in_colors_of
+from nst.config import KeepColor, ObjectiveConfig, OptimizeConfig
 from nst.errors import NstError, UsageError
 from nst.gatys import BatchProgress, OptimizeProgress, optimize, optimize_batch
 from nst.images import Array, center_square, load_image, save_image
@@ -106,6 +108,32 @@ def test_a_tiny_photograph_and_infinite_losses_are_one_line(style: Array) -> Non
 SHALLOW = ObjectiveConfig(
     content_layers=("relu2_2",), style_layers=("relu1_2", "relu2_2"), style_size=64
 )
+
+
+def test_the_photograph_s_colours_are_kept_where_its_luminance_alone_is_painted(
+    photograph: Array, style: Array
+) -> None:
+    config = replace(SMALL, keep_color="luminance")
+    image, seen = run(photograph, style, iterations=15, objective=config)
+    luma = np.array([0.299, 0.587, 0.114])
+    inside = ((image > 0) & (image < 255)).all(2)
+    assert inside.mean() > 0.3
+    chroma, wanted = ((i - (i @ luma)[..., None])[inside] for i in (image, photograph))
+    assert np.abs(chroma - wanted).max() <= 2
+    assert np.abs(image @ luma - photograph @ luma)[inside].mean() > 5
+    assert seen[-1].total_loss < 0.6 * seen[0].total_loss
+    np.testing.assert_array_equal(seen[-1].image(), image)
+
+
+@pytest.mark.parametrize("how", ["linear", "histogram"])
+def test_a_style_may_take_on_the_photograph_s_colours(
+    how: KeepColor, photograph: Array, style: Array
+) -> None:
+    """As if the style image had been given those colours before (Gatys et al. 2016)."""
+    image, _ = run(photograph, style, iterations=6, objective=replace(SMALL, keep_color=how))
+    other = style_in_colors_of(style, [photograph], how)
+    expected, _ = run(photograph, np.asarray(other, np.uint8), iterations=6)
+    np.testing.assert_array_equal(image, expected)
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,19 @@ import pytest
 import torch
 from small_runs import make_small, small_run
 
+from nst.color import grey, keep_color
 from nst.config import ObjectiveConfig
 from nst.errors import ImageError, NstError, UsageError
 from nst.images import load_image
 from nst.infer.session import Stylizer
+from nst.losses import build_objective
 from nst.models.config import TransformerConfig
+from nst.photographs import held_out
+from nst.tensors import to_tensor
 from nst.train import run
 from nst.train.checkpoint import load_checkpoint
 from nst.train.loop import DEFAULTS, Budget, Loop, schedule
+from nst.train.score import squares
 from nst.train.trainer import TrainProgress, train_style
 
 options = partial(small_run, steps=40)
@@ -75,6 +80,33 @@ def test_learns_and_leaves_model_checkpoint_and_preview(tmp_path: Path, style_pa
     assert checkpoint.network.config == TransformerConfig(width=8, blocks=1)
     assert checkpoint.metadata["steps"] == "40"
     assert [min(style.shape[:2]) for style in checkpoint.styles] == [64]
+
+
+def test_a_network_that_paints_the_luminance_alone(tmp_path: Path, style_path: Path) -> None:
+    """Photographs count without their colours, and the model says that it paints none."""
+    objective = ObjectiveConfig(style_size=64, keep_color="luminance")
+    result = train_style(options(style_path, tmp_path / "run", objective=objective))
+    assert result.before.content_loss > 1000  # a photograph has colours
+    grey_loss, loss = [], []
+    built = build_objective([load_image(style_path)], (), objective, torch.device("cpu"))
+    with Stylizer(result.model) as stylizer:
+        assert stylizer.keep_color == "luminance"
+        for photograph in squares(held_out()):
+            painted = stylizer(photograph)
+            for losses, image in ((grey_loss, grey(painted)), (loss, painted)):
+                content = built.content_features(to_tensor(photograph))
+                losses.append(float(built(to_tensor(image), content).total_loss))
+        # The preview shows it as it is to be used.
+        sheet = run.preview_sheet(
+            load_checkpoint(result.checkpoint).styles,
+            lambda image: keep_color(stylizer(image), image, "luminance"),
+        )
+        np.testing.assert_array_equal(load_image(result.preview), sheet)
+    assert np.mean(loss) == pytest.approx(result.after.total_loss, rel=0.02)
+    assert np.mean(grey_loss) < 1.1 * np.mean(loss)
+    plain = train_style(options(style_path, tmp_path / "plain", steps=1))
+    with Stylizer(plain.model) as stylizer:
+        assert stylizer.keep_color is None
 
 
 def test_ends_with_a_score_and_all_precisions(tmp_path: Path, style_path: Path) -> None:
