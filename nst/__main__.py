@@ -7,7 +7,7 @@ import typer
 from nst import cli as optimize_cli
 from nst import cli_color
 from nst.infer import cli as infer_cli
-from nst.infer import cli_info, cli_inspect
+from nst.infer import cli_info, cli_inspect, cli_video
 from nst.train import cli as train_cli
 from nst.train import cli_bench, cli_score
 
@@ -18,7 +18,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-parts = (train_cli, infer_cli, optimize_cli, cli_color, cli_score, cli_inspect, cli_bench, cli_info)
+parts = (
+    train_cli,
+    infer_cli,
+    cli_video,
+    optimize_cli,
+    cli_color,
+    cli_score,
+    cli_inspect,
+    cli_bench,
+    cli_info,
+)
 for part in parts:
     part.register(app)
 

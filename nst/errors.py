@@ -35,6 +35,10 @@ class ImageError(NstError):
     """An image can't be read or written."""
 
 
+class VideoError(NstError):
+    """A video can't be read or written."""
+
+
 class ModelError(NstError):
     """A model file can't be read, or isn't one of ours."""
 

@@ -16,7 +16,10 @@ from typer.testing import CliRunner
 from nst.__main__ import app
 from nst.images import load_image
 
-COMMANDS = ("train", "image", "optimize", "color", "export", "score", "inspect", "bench", "info")
+COMMANDS = (
+    *("train", "image", "video", "optimize", "color", "export"),
+    *("score", "inspect", "bench", "info"),
+)
 
 
 def pages(root: Path) -> list[Path]:

@@ -20,6 +20,7 @@ bench = ["nst", "bench", "tiny.onnx", "--reference", "none", "--size", "64x48", 
 for command in (
     ["nst", "--help"],
     ["nst", "image", "--help"],
+    ["nst", "video", "--help"],
     ["nst-train", "--help"],
     ["nst", "info"],
     bench,

@@ -1,0 +1,121 @@
+"""`nst video`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.progress import TextColumn
+
+from nst.config import KeepColor
+from nst.console import Debug, clock, command, progress_bar, say
+from nst.infer.cli import ProviderOption, ThreadsOption
+
+
+def register(app: typer.Typer) -> None:
+    """Add `nst video` to the command."""
+    app.command("video")(video_command)
+
+
+@command
+def video_command(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Video to repaint.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Video to write; the suffix names the container.")
+    ],
+    style: Annotated[Path, typer.Option(help="Model that nst-train made, an .onnx file.")],
+    size: Annotated[
+        int | None, typer.Option(help="Long side, pixels. Default: the source's.")
+    ] = None,
+    start: Annotated[float, typer.Option(help="Where to begin, seconds.")] = 0.0,
+    duration: Annotated[
+        float | None, typer.Option(help="How much to repaint, seconds. Default: the rest.")
+    ] = None,
+    strength: Annotated[
+        float, typer.Option(help="0 leaves the frames as they are, 1 is the full style.")
+    ] = 1.0,
+    keep_color: Annotated[
+        Literal[KeepColor, "none"] | None,
+        typer.Option(
+            help="Keep each frame's colours, as nst image does. Default: none, but for a model "
+            "trained to keep them."
+        ),
+    ] = None,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            help="h264, hevc, av1, vp9, or an encoder of FFmpeg. Default: what suits OUT."
+        ),
+    ] = None,
+    crf: Annotated[
+        int | None,
+        typer.Option(help="Quality: lower is better and larger. Default: the codec's usual."),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Speed of the encoder, as medium or slow.")
+    ] = None,
+    hardware: Annotated[
+        bool, typer.Option("--hardware", help="Encode in hardware, where there is some.")
+    ] = False,
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Repaint a video file. Sound, subtitles, chapters and timing stay as they are.
+
+    Ctrl-C leaves a file of what was done.
+    """
+    from nst.infer.encode import EncodeConfig
+    from nst.infer.session import Stylizer, check_strength
+    from nst.infer.video import VideoProgress, repaint_video
+
+    check_strength(strength)
+    encode = EncodeConfig(codec, crf, preset, hardware)
+    with (
+        Stylizer(style, provider=provider, threads=threads) as stylizer,
+        progress_bar(TextColumn("{task.fields[pace]}")) as bar,
+    ):
+        for note in stylizer.notes:
+            say(f"note: {note}")
+        if not quiet:
+            say(f"style {stylizer.name} on {stylizer.provider}")
+        task = bar.add_task("repainting", total=None, pace="")
+        keep = keep_color or stylizer.keep_color
+
+        def report(progress: VideoProgress) -> None:
+            pace = f"{progress.frames_per_second:.1f} frames/s"
+            if progress.seconds_left is not None:
+                pace += f"  {clock(progress.seconds_left)} left"
+            total = None if progress.done is None else 1.0
+            bar.update(task, total=total, completed=progress.done or 0.0, pace=pace)
+
+        result = repaint_video(
+            lambda image: stylizer(image, strength),
+            source,
+            out,
+            size=size,
+            start=start,
+            duration=duration,
+            keep_color=None if keep == "none" else keep,
+            encode=encode,
+            callback=report,
+        )
+    for note in result.notes:
+        say(f"note: {note}")
+    if result.interrupted:
+        say(f"stopped: {out} holds the first {result.frames} frames")
+        raise typer.Exit(130)
+    if not quiet:
+        pace = result.frames / max(result.seconds, 1e-9)
+        say(
+            f"{out}  {result.frames} frames in {clock(result.seconds)} ({pace:.1f} frames/s), "
+            f"{result.encoder}"
+        )
+    if result.shortfall or result.damaged:
+        missing = f"{result.shortfall:.2f} s of it are missing" if result.shortfall else ""
+        damaged = f"{result.damaged} damaged packets were left out" if result.damaged else ""
+        said = ", and ".join(part for part in (missing, damaged) if part)
+        say(f"error: {source} is damaged or cut off: {said}")
+        raise typer.Exit(1)
