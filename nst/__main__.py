@@ -7,7 +7,7 @@ import typer
 from nst import cli as optimize_cli
 from nst import cli_color
 from nst.infer import cli as infer_cli
-from nst.infer import cli_info, cli_inspect, cli_video
+from nst.infer import cli_info, cli_inspect, cli_video, cli_webcam
 from nst.train import cli as train_cli
 from nst.train import cli_bench, cli_score
 
@@ -22,6 +22,7 @@ parts = (
     train_cli,
     infer_cli,
     cli_video,
+    cli_webcam,
     optimize_cli,
     cli_color,
     cli_score,

@@ -28,7 +28,18 @@ from nst.train.checkpoint import save_checkpoint
 from nst.train.config import TrainConfig
 from nst.train.config_file import KEYS
 
-COMMANDS = ("train", "image", "video", "optimize", "export", "score", "inspect", "bench", "info")
+COMMANDS = (
+    "train",
+    "image",
+    "video",
+    "webcam",
+    "optimize",
+    "export",
+    "score",
+    "inspect",
+    "bench",
+    "info",
+)
 
 
 def nst(*arguments: object) -> tuple[int, list[str]]:

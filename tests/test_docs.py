@@ -17,7 +17,7 @@ from nst.__main__ import app
 from nst.images import load_image
 
 COMMANDS = (
-    *("train", "image", "video", "optimize", "color", "export"),
+    *("train", "image", "video", "webcam", "optimize", "color", "export"),
     *("score", "inspect", "bench", "info"),
 )
 
@@ -52,7 +52,7 @@ def test_every_documented_command_and_option_exists(root: Path) -> None:
             continue
         command = group.commands[name]  # type: ignore[attr-defined]
         parts = [command, *getattr(command, "commands", {}).values()]
-        options = {o for part in parts for p in part.params for o in p.opts}
+        options = {o for part in parts for p in part.params for o in (*p.opts, *p.secondary_opts)}
         for word in words:
             if word.startswith("--"):
                 assert word.partition("=")[0] in options, f"{path}: {' '.join(words)}"

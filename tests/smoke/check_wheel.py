@@ -21,6 +21,7 @@ for command in (
     ["nst", "--help"],
     ["nst", "image", "--help"],
     ["nst", "video", "--help"],
+    ["nst", "webcam", "--help"],
     ["nst-train", "--help"],
     ["nst", "info"],
     bench,

@@ -21,6 +21,7 @@ from nst.images import load_image
 from nst.infer.session import Stylizer
 from nst.losses import build_objective
 from nst.models.config import TransformerConfig
+from nst.models.transformer import TransformerNet
 from nst.photographs import held_out
 from nst.tensors import to_tensor
 from nst.train import run
@@ -256,6 +257,7 @@ def test_crops_grow_and_batches_shrink_on_a_cpu(style_path: Path) -> None:
     loop = Loop.__new__(Loop)
     loop.config = options(style_path, Path("x"), size=256, batch_size=3, steps=100)
     loop.defaults = DEFAULTS["cpu"]
+    loop.network = TransformerNet(TransformerConfig(4, 1))
     loop.budget = Budget(loop.config, 1)
     loop._planned = deque()
     assert loop._plan(0) == (12, 64)
@@ -263,3 +265,6 @@ def test_crops_grow_and_batches_shrink_on_a_cpu(style_path: Path) -> None:
     assert loop._plan(99) == (3, 256)
     loop.config = options(style_path, Path("x"), size=96, batch_size=3, steps=100)
     assert loop._plan(0) == (3, 96)
+    # Where networks see what surrounds a crop, it comes with that.
+    loop.network = TransformerNet(TransformerConfig(4, 1, "sampled", "folded"))
+    assert loop._plan(0) == (3, 96 + 2 * 18)
