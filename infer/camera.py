@@ -139,7 +139,10 @@ class Camera:
         return f"camera {self.source}" if isinstance(self.source, int) else self.source
 
     def _connect(self) -> Capture | None:
-        capture = self._opener(self.source)
+        try:
+            capture = self._opener(self.source)
+        except cv2.error:  # a number that no camera can have
+            return None
         if not capture.isOpened():
             capture.release()
             return None

@@ -12,6 +12,7 @@ import typer
 from nst.config import KeepColor
 from nst.console import Debug, command, say
 from nst.errors import UsageError
+from nst.files import same_file
 from nst.infer.cli import ProviderOption, ThreadsOption
 
 _FIRST = 20.0  # seconds that a source may take to its first frame
@@ -40,7 +41,7 @@ def webcam_command(
         float, typer.Option(help="0 leaves the frames as they are, 1 is the full style.")
     ] = 1.0,
     keep_color: Annotated[
-        KeepColor | None, typer.Option(help="Keep each frame's colours, as nst image does.")
+        KeepColor | None, typer.Option(help="Keep each frame's colours; the key c changes that.")
     ] = None,
     mirror: Annotated[bool, typer.Option("--mirror", help="Exchange left and right.")] = False,
     record: Annotated[
@@ -61,6 +62,8 @@ def webcam_command(
     debug: Debug = False,
 ) -> None:
     """Repaint a camera live. In the window the key h shows all keys, q quits."""
+    if record is not None and same_file(source, record):
+        raise UsageError(f"--record would overwrite {source}: name another file")
     if not window and record is None and not virtual_camera:
         raise UsageError("--no-window shows nothing: add --record FILE or --virtual-camera")
     from nst.infer.camera import Camera

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Literal, get_args
 import av
 import cv2
 import numpy as np
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.stream import Stream
@@ -33,8 +35,10 @@ _ENCODERS: dict[str, tuple[str, int]] = {
     "av1": ("libsvtav1", 30),
     "vp9": ("libvpx-vp9", 31),
 }
-# Encoders of graphics cards and processors, and the option for constant quality of each.
-_HARDWARE = {"nvenc": "cq", "qsv": "global_quality", "videotoolbox": "q", "amf": "qp_i"}
+# Encoders of graphics cards and processors, and the option for constant quality of each, if any.
+_HARDWARE = {"nvenc": "cq", "qsv": "global_quality", "videotoolbox": "", "amf": "qp_i"}
+_FRAMES = {"avi", "asf"}  # containers that count frames, in the order of decoding
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,8 @@ class VideoWriter:
                     "or .webm"
                 ) from error
             self._closing.callback(self._container.close)
-            self._stream = self._video(config, time_base, rate)
+            self._time_base = self._unit = time_base
+            self._stream = self._video(config, rate)
             self._stream.sample_aspect_ratio = pixel_aspect
             self.encoder = self._stream.codec_context.codec.name
             self._extras = {extra: self._extra(extra) for extra in extras}
@@ -125,8 +130,7 @@ class VideoWriter:
         except BaseException as error:
             self._abandon(error)
             raise
-        self._time_base = time_base
-        self.frames = 0
+        self.frames, self._last = 0, -(1 << 62)
 
     def write(self, part: Frame | AnyPacket) -> None:
         """A frame, or a packet of one of `extras`.
@@ -185,11 +189,13 @@ class VideoWriter:
             yield
         except (av.FFmpegError, OSError) as error:
             why = error.strerror or str(error)
-            raise NstError(
-                f"cannot write {self.path}: {why}; choose another file or free some space"
-            ) from error
+            full = error.errno in _FULL
+            mend = "free some space, or choose another file" if full else "choose another file"
+            if isinstance(error, av.FFmpegError) and not full:
+                mend += ", or another --codec"
+            raise NstError(f"cannot write {self.path}: {why}; {mend}") from error
 
-    def _video(self, config: EncodeConfig, time_base: Fraction, rate: Fraction) -> VideoStream:
+    def _video(self, config: EncodeConfig, rate: Fraction) -> VideoStream:
         """The stream of the first encoder that opens."""
         height, width = (side + side % 2 for side in self.size)
         codec = config.codec or _default_codec(self._container)
@@ -207,16 +213,22 @@ class VideoWriter:
                     "or another suffix"
                 )
             options = _options(name, codec, config)
+            if self._container.format.name in _FRAMES:
+                self._unit = 1 / rate
+                if name in ("libx264", "libx265"):
+                    options["bf"] = "0"
+            elif encoder.canonical_name == "mpeg4" and self._time_base.denominator >= 1 << 16:
+                self._unit = Fraction(1, 1000)
             if not _opens(name, options, (height, width)):
                 continue
             stream = self._container.add_stream(name, rate=rate, options=options)
             assert isinstance(stream, VideoStream)
             stream.width, stream.height = width, height
             stream.pix_fmt = _pixel_format(encoder)
-            stream.time_base = stream.codec_context.time_base = time_base
+            stream.time_base = stream.codec_context.time_base = self._unit
             stream.codec_context.colorspace = self.colors.matrix
             stream.codec_context.color_range = self.colors.range
-            if config.hardware and name == names[-1]:
+            if config.hardware and codec in _ENCODERS and name == names[-1]:
                 self.notes.append(f"no hardware encodes {codec} here: {name} does")
             return stream
         raise UsageError(
@@ -226,9 +238,12 @@ class VideoWriter:
 
     def _extra(self, extra: Extra) -> Stream | _Transcoder | None:
         """Where the packets of a stream go."""
-        name = extra.codec_context.name
         what = "sound" if isinstance(extra, AudioStream) else "subtitles"
-        codec = av.codec.Codec(name, "r").canonical_name
+        context: Any = extra.codec_context
+        if context is None:  # FFmpeg knows no decoder for it
+            self.notes.append(f"{what} left out: of a kind that is not known")
+            return None
+        codec = av.codec.Codec(context.name, "r").canonical_name
         if _fits(self._container, codec):
             stream = self._container.add_stream_from_template(extra)
             stream.metadata.update(extra.metadata)
@@ -236,9 +251,10 @@ class VideoWriter:
             return stream
         if isinstance(extra, AudioStream):
             other = self._container.default_audio_codec
-            if other and other != "none":
+            made = _Transcoder.make(self._container, extra, other)
+            if made is not None:
                 self.notes.append(f"{what}: a {self.path.suffix} file takes no {codec}: {other}")
-                return _Transcoder(self._container, extra, other)
+                return made
         self.notes.append(f"{what} left out: a {self.path.suffix} file takes no {codec}")
         return None
 
@@ -265,24 +281,44 @@ class VideoWriter:
             dst_colorspace=self.colors.matrix,
             dst_color_range=self.colors.range,
         )
-        yuv.pts, yuv.time_base, yuv.duration = frame.pts, self._time_base, frame.duration
+        scale = self._time_base / self._unit
+        self._last = max(self._last + 1, round(frame.pts * scale))
+        yuv.pts, yuv.time_base = self._last, self._unit
+        yuv.duration = round(frame.duration * scale)
         return yuv
 
 
 class _Transcoder:
     """Sound in the codec of another container."""
 
-    def __init__(self, container: av.container.OutputContainer, source: AudioStream, codec: str):
-        rate = 48_000 if codec == "opus" else source.rate
-        name = {"opus": "libopus", "vorbis": "libvorbis"}.get(codec, codec)
-        stream = container.add_stream(name, rate=rate)
+    def __init__(
+        self, container: av.container.OutputContainer, encoder: str, layout: str, rate: int
+    ) -> None:
+        stream = container.add_stream(encoder, rate=rate, layout=layout)
         assert isinstance(stream, AudioStream)
         self._stream = stream
-        stream.codec_context.layout = source.layout
-        formats = stream.codec_context.codec.audio_formats or ()
-        self._resampler = AudioResampler(
-            format=formats[0] if formats else source.format, layout=source.layout, rate=rate
-        )
+        self._resampler = AudioResampler(stream.format, layout, rate)
+
+    @classmethod
+    def make(
+        cls, container: av.container.OutputContainer, source: AudioStream, codec: str
+    ) -> _Transcoder | None:
+        """One for the layout and rate nearest to the source's that the codec takes, if any."""
+        encoder = {"opus": "libopus", "vorbis": "libvorbis"}.get(codec, codec)
+        surround = ["5.1"] if source.channels > 2 else []
+        for layout in (source.layout.name, *surround, "stereo"):
+            for rate in (source.rate, 48_000):
+                try:
+                    trial = av.CodecContext.create(encoder, "w")
+                    assert isinstance(trial, AudioCodecContext)
+                    trial.sample_rate, trial.layout = rate, layout
+                    formats = trial.codec.audio_formats
+                    trial.format = formats[0] if formats else source.format
+                    trial.open()
+                except (av.FFmpegError, ValueError):
+                    continue
+                return cls(container, encoder, layout, rate)
+        return None
 
     def encode(self, packet: AnyPacket) -> list[AnyPacket]:
         try:
@@ -337,8 +373,9 @@ def _options(name: str, codec: str, config: EncodeConfig) -> dict[str, str]:
     quality = config.crf
     if quality is None and codec in _ENCODERS:
         quality = _ENCODERS[codec][1]
-    if quality is not None:
-        options[_HARDWARE.get(unit, "crf")] = str(quality)
+    option = _HARDWARE.get(unit, "crf")
+    if quality is not None and option:
+        options[option] = str(quality)
     if name == "libvpx-vp9":
         options |= {"b": "0", "row-mt": "1", "deadline": "realtime", "cpu-used": "5"}
     if config.preset is not None:

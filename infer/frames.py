@@ -21,9 +21,10 @@ from nst.config import check_number
 from nst.errors import UsageError, VideoError
 from nst.images import Array
 
-_UNSPECIFIED = 2  # of FFmpeg's AVCOL_SPC, AVCOL_PRI and AVCOL_TRC
 _HD = 720  # lines from which BT.709 is meant where nothing is said
 _SHORT = 0.25  # seconds by which a whole file may end before its declared end
+_JUMP = 1  # seconds back in time that mean another recording, not disorder
+_LATEST = 1e7  # seconds; more is no video
 Extra = AudioStream | SubtitleStream
 AnyPacket: TypeAlias = "Packet[Any]"
 
@@ -74,19 +75,24 @@ class VideoReader:
         start: float = 0.0,
         duration: float | None = None,
     ) -> None:
-        check_number("start", start)
+        check_number("start", start, most=_LATEST)
         if duration is not None:
             check_number("duration", duration, above=True)
         self.path = os.fspath(path)
         self._container = _open(self.path)
         try:
             self._stream = self._video_stream()
-            self._stream.thread_type = "AUTO"
             first = self._first_frame()
-            if start:
-                self._container.seek(
-                    round(start * av.time_base) + (self._container.start_time or 0)
+            # Not every container can seek to its very beginning.
+            self._again()
+            self._origin = self._begin() + Fraction(start)
+            whole = self._declared()
+            if start and whole is not None and start >= whole:
+                raise UsageError(
+                    f"--start {start:g} is beyond the end of {self.path}: {whole:.2f} s"
                 )
+            if start:
+                self._seek()
         except BaseException:
             self._container.close()
             raise
@@ -103,16 +109,13 @@ class VideoReader:
             *self._container.streams.audio,
             *self._container.streams.subtitles,
         )
-        self._origin = self._begin() + Fraction(start)
         self._start, self._duration = start, duration
-        whole = self._declared()
         self.seconds = None if whole is None else max(0.0, whole - start)
         if duration is not None:
             self.seconds = duration if self.seconds is None else min(duration, self.seconds)
-        if start and whole is not None and start >= whole:
-            self._container.close()
-            raise UsageError(f"--start {start:g} is beyond the end of {self.path}: {whole:.2f} s")
         self.damaged, self.end = 0, 0.0
+        self._heard = 0.0  # where the last packet of the extras is
+        self._clocks: dict[int, _Clock] = {}
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -123,7 +126,8 @@ class VideoReader:
         """Seconds of what was declared that had no frames; 0 where that is as in whole files."""
         if self.seconds is None:
             return 0.0
-        missing = self.seconds - self.end
+        # A container's duration is that of its longest stream.
+        missing = self.seconds - (self.end if self._says else max(self.end, self._heard))
         return missing if missing > _SHORT + 2 / self.rate else 0.0
 
     def chapters(self) -> list[av.container.core.Chapter]:
@@ -141,16 +145,15 @@ class VideoReader:
                     yield packet
                 continue
             for frame in self._decoded(packet):
-                if frame.pts is None:
-                    continue
-                pts = frame.pts - origin
+                clock = self._clock(self._stream)
+                length = frame.duration or round(1 / self.rate / self.time_base)
+                pts = clock.tell(frame.pts, length) - origin
                 seconds = float(pts * self.time_base)
                 if seconds < -1e-6:
                     continue
                 if stop is not None and seconds >= stop - 1e-6:
                     return
-                length = frame.duration * self.time_base if frame.duration else 1 / self.rate
-                self.end = max(self.end, seconds + float(length))
+                self.end = max(self.end, seconds + float(length * self.time_base))
                 yield Frame(self._upright(frame), pts, frame.duration or 0)
 
     def close(self) -> None:
@@ -175,17 +178,44 @@ class VideoReader:
                 return stream
         raise VideoError(f"{self.path} holds no video: give a file with moving pictures")
 
+    def _again(self) -> None:
+        """Open the file anew, at its beginning."""
+        self._container.close()
+        self._container = _open(self.path)
+        self._stream = self._video_stream()
+        self._stream.thread_type = "AUTO"
+
+    def _seek(self) -> None:
+        """Go to a frame at or before the start, which some containers find late."""
+        begin = self._begin()
+        for back in (0, 2, 8, 32):
+            target = self._origin - back
+            if target <= begin:
+                break
+            offset = int(target * av.time_base)
+            try:
+                self._container.seek(offset)
+                frame = next(self._container.decode(self._stream))
+                if frame.time is not None and frame.time <= self._origin + Fraction(1, 1000):
+                    self._container.seek(offset)
+                    return
+            except (av.FFmpegError, StopIteration):
+                break
+        self._again()
+
+    def _clock(self, stream: av.stream.Stream) -> _Clock:
+        return self._clocks.setdefault(stream.index, _Clock(stream.time_base))
+
     def _first_frame(self) -> av.VideoFrame:
-        """The first that can be decoded; the file is at its beginning again afterwards."""
+        """The first that can be decoded."""
         try:
             for packet in self._container.demux(self._stream):
                 try:
                     frames = packet.decode()
                 except av.FFmpegError:
                     continue
-                for frame in frames:
-                    self._container.seek(self._container.start_time or 0)
-                    return frame
+                if frames:
+                    return frames[0]
         except av.FFmpegError as error:
             raise VideoError(f"{self.path} cannot be decoded: {error.strerror}") from error
         raise VideoError(f"{self.path} holds no frame that can be decoded")
@@ -196,8 +226,18 @@ class VideoReader:
         return begin if begin > 1 else Fraction(0)
 
     def _declared(self) -> float | None:
-        if self._stream.duration is not None:
-            return float(self._stream.duration * self.time_base)
+        """Seconds that the pictures are said to last, or the whole file."""
+        own = self._stream.duration
+        said = self._stream.metadata.get("DURATION", "").split(":")  # of Matroska
+        self._says = own is not None or len(said) == 3
+        if own is not None and self._stream.time_base is not None:
+            return float(own * self._stream.time_base)
+        if self._says:
+            try:
+                hours, minutes, seconds = map(float, said)
+                return hours * 3600 + minutes * 60 + seconds - float(self._begin())
+            except ValueError:
+                self._says = False
         if self._container.duration is not None:
             return self._container.duration / av.time_base
         return None
@@ -228,13 +268,13 @@ class VideoReader:
         base = packet.time_base or Fraction(1, av.time_base)
         offset = round(self._origin / base)
         assert packet.dts is not None
-        pts = packet.dts if packet.pts is None else packet.pts
-        seconds = float((pts - offset) * base)
+        later = 0 if packet.pts is None else packet.pts - packet.dts
+        dts = self._clock(packet.stream).tell(packet.dts, packet.duration or 1) - offset
+        seconds = float((dts + later) * base)
         if (self._start and seconds < 0) or (stop is not None and seconds >= stop):
             return False
-        packet.dts -= offset
-        if packet.pts is not None:
-            packet.pts -= offset
+        self._heard = max(self._heard, seconds)
+        packet.dts, packet.pts = dts, dts + later
         return True
 
     def _upright(self, frame: av.VideoFrame) -> Array:
@@ -244,6 +284,30 @@ class VideoReader:
         )
         image = np.rot90(rgb.to_ndarray(), self.turns)
         return np.ascontiguousarray(image, np.uint8)
+
+
+class _Clock:
+    """Timestamps of one stream that never go back, as muxers want them.
+
+    Recordings that were put together begin anew in the middle: they are shown one after another.
+    """
+
+    def __init__(self, time_base: Fraction | None) -> None:
+        self._jump = _JUMP / (time_base or Fraction(1, av.time_base))
+        self._last: int | None = None
+        self._next = self._moved = 0
+
+    def tell(self, time: int | None, length: int) -> int:
+        """When it is, in the stream's time base; after the one before, where nothing is said."""
+        now = self._next if time is None else time + self._moved
+        if self._last is not None and now <= self._last:
+            if self._last - now > self._jump:
+                self._moved += self._next - now
+                now = self._next
+            else:
+                now = self._last + 1
+        self._last, self._next = now, now + max(1, length)
+        return now
 
 
 @dataclass(frozen=True)
@@ -268,7 +332,8 @@ def _open(path: str) -> av.container.InputContainer:
     try:
         if os.path.isdir(path):
             raise VideoError(f"{path} is a folder: give a video file")
-        return av.open(path, metadata_errors="ignore")
+        # Of a relative path FFmpeg takes what is before a colon for a protocol.
+        return av.open(os.path.abspath(path), metadata_errors="ignore")  # noqa: PTH100
     except FileNotFoundError as error:
         raise VideoError(f"{path} does not exist: check the path") from error
     except PermissionError as error:

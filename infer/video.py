@@ -16,14 +16,14 @@ import numpy as np
 
 from nst import color
 from nst.config import KeepColor, check_number
-from nst.errors import UsageError
+from nst.errors import UsageError, VideoError
 from nst.files import same_file
 from nst.images import Array
 from nst.infer.encode import EncodeConfig, VideoWriter
 from nst.infer.frames import AnyPacket, Frame, VideoReader
 
 T = TypeVar("T")
-WAITING = 8  # frames between two stages: enough for uneven work, a few tens of megabytes
+WAITING = 6  # frames between two stages, enough for uneven work: 37 MB at 1920×1080
 _RECENT = 2.0  # seconds over which the pace is measured
 
 
@@ -129,6 +129,10 @@ def repaint_video(
 
             pace = _Pace(float(reader.time_base), reader.seconds, callback)
             interrupted = run_stages(reader, paint, writer, pace)
+            if not writer.frames:  # what is at the target stays
+                if interrupted:
+                    raise KeyboardInterrupt
+                raise VideoError(f"{source} has no frame there: check --start and --duration")
         return VideoResult(
             frames=writer.frames,
             seconds=time.monotonic() - begun,
@@ -148,7 +152,8 @@ def run_stages(
 ) -> bool:
     """Repaint the frames of `source` into `sink`, which are read and written in other threads.
 
-    Packets pass as they are, in their place. Ctrl-C ends it after the frame at work.
+    Packets pass as they are, in their place. Ctrl-C ends it with what is painted; a second one, at
+    once, as an error would.
 
     Args:
         callback: called in the sink's thread after each frame.
@@ -167,25 +172,33 @@ def run_stages(
                 callback(part)
 
     threads = [_Stage(lambda: read.take_from(source), read), _Stage(write, painted)]
-    interrupted = False
-    for thread in threads:
-        thread.start()
-    try:
-        for part in read:
-            if isinstance(part, Frame):
-                part = replace(part, image=paint(part.image))
-            if not painted.put(part):
-                break
-    except KeyboardInterrupt:
-        interrupted = True
-    except BaseException:
-        stop.set()
-        raise
-    finally:
+
+    def finish() -> None:
         read.close()
         painted.end()
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.over.wait()  # a join that Ctrl-C breaks off takes the thread for ended
+                thread.join()
+
+    interrupted = False
+    try:
+        try:
+            for thread in threads:
+                thread.start()
+            for part in read:
+                if isinstance(part, Frame):
+                    part = replace(part, image=paint(part.image))
+                if not painted.put(part):
+                    break
+            finish()
+        except KeyboardInterrupt:
+            interrupted = True
+            finish()
+    except BaseException:
+        stop.set()
+        finish()
+        raise
     for thread in threads:
         if thread.error is not None:
             raise thread.error
@@ -198,6 +211,7 @@ class _Stage(threading.Thread):
     def __init__(self, work: Callable[[], None], handover: _Handover[Frame | AnyPacket]) -> None:
         super().__init__(daemon=True)
         self.error: BaseException | None = None
+        self.over = threading.Event()
         self._work, self._handover = work, handover
 
     def run(self) -> None:
@@ -206,6 +220,8 @@ class _Stage(threading.Thread):
         except BaseException as error:  # told by the thread that waits for this one
             self.error = error
             self._handover.stop.set()
+        finally:
+            self.over.set()
 
 
 class _Handover(Iterable[T]):

@@ -218,7 +218,7 @@ class _Live:
         self.done = False
 
     def run(self) -> WebcamResult:
-        begun = time.monotonic()
+        begun, told = time.monotonic(), False
         if self.config.record is not None:
             self._record(self.config.record)
         try:
@@ -227,9 +227,18 @@ class _Live:
                     break
                 captured = self.camera.newest(PATIENCE)
                 if captured is not None:
+                    told = False
                     self._frame(captured)
                 elif self.camera.ended:
-                    break
+                    last = self.camera.newest(0)  # it may have come, or failed, meanwhile
+                    if last is None:
+                        break
+                    self._frame(last)
+                elif self.camera.away and not told:
+                    told = True
+                    self.say("the camera is away: waiting for it")
+                    if self.window is not None and self.last is not None:
+                        self.window.show(self._dressed(self.last))
                 self._attend()
         except KeyboardInterrupt:
             pass
@@ -308,7 +317,8 @@ class _Live:
             strength = view.strength + (STEP if key == "+" else -STEP)
             view = replace(view, strength=round(min(1.0, max(0.0, strength)), 2))
         elif key == "c":
-            view = replace(view, keep_color=None if view.keep_color else "luminance")
+            chosen = self.config.keep_color or "luminance"
+            view = replace(view, keep_color=None if view.keep_color else chosen)
         elif key == "s":
             view = replace(view, split=not view.split)
         elif key == "m":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,11 @@ class OpenCVWindow:
         code = cv2.waitKeyEx(1)
         if code < 0:
             return None
-        code &= 0xFF
-        return _NAMES.get(code, chr(code).lower())
+        code &= 0xFFFF
+        if code >= 0xFF00:  # arrows and the like; those of the keypad are among them
+            code = 27 if code == 0xFF1B else ord("+") if code == 0xFFAB else code
+            code = ord("-") if code == 0xFFAD else code
+        return _NAMES.get(code, chr(code).lower()) if code < 0x100 else None
 
     @property
     def closed(self) -> bool:
@@ -85,8 +89,12 @@ def check_display() -> None:
     display = os.environ.get("DISPLAY", "")
     if display and not _answers(display):
         raise NstError(f"the display {display} does not answer: use --no-window, or mend DISPLAY")
-    if not display and not os.environ.get("WAYLAND_DISPLAY"):
+    if not display:  # of Wayland OpenCV knows what XWayland offers
         raise NstError("there is no display: use --no-window with --record or --virtual-camera")
+    # A display may still refuse us; another process may be ended for that.
+    trial = [sys.executable, "-c", "import cv2; cv2.namedWindow('nst')"]
+    if subprocess.run(trial, capture_output=True, check=False, timeout=60).returncode < 0:
+        raise NstError(f"the display {display} lets no window be opened: use --no-window")
 
 
 def _answers(display: str) -> bool:
@@ -150,4 +158,5 @@ class VirtualCamera:
 
 def source_of(text: str) -> int | str:
     """`0` as a camera's number; anything else is a file or an address."""
-    return int(text) if text.isdigit() and not Path(text).exists() else text
+    number = text.isascii() and text.isdigit() and len(text) < 6
+    return int(text) if number and not Path(text).exists() else text

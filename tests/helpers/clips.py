@@ -42,29 +42,33 @@ def make_clip(
     codec: str = "libx264",
     colors: tuple[int, int] | None = (5, 1),
     options: dict[str, str] | None = None,
+    rate: bool = False,
+    layout: str = "stereo",
+    sound_frames: int = 0,
 ) -> Path:
     """Write frames, shown at `times` in milliseconds (25 a second else), with sound if asked for.
 
     Args:
         sound: name of its encoder: a tone of a second for each 25 frames.
+        sound_frames: how many frames' time it lasts; 0 for as many as there are.
         colors: matrix and range of the YUV, said in the file; None for BT.601, and nothing said.
+        rate: count times in frames, as some codecs want it.
     """
     times = times or [40 * k for k in range(len(frames))]
     height, width = frames[0].shape[:2]
     odd = height % 2 or width % 2
     with av.open(str(path), "w") as made:
-        stream: Any = made.add_stream(
-            codec, rate=25, options={"crf": "4", "g": "10"} | (options or {})
-        )
+        stream: Any = made.add_stream(codec, rate=25, options=_options(codec) | (options or {}))
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv444p" if odd else "yuv420p"
-        stream.time_base = stream.codec_context.time_base = UNIT
+        unit = Fraction(1, 25) if rate else UNIT
+        stream.time_base = stream.codec_context.time_base = unit
         if rotation:
             stream.set_display_rotation(rotation)
         matrix, span = colors or (5, 1)
         if colors is not None:
             stream.codec_context.colorspace, stream.codec_context.color_range = matrix, span
-        audio: Any = made.add_stream(sound, rate=48000, layout="stereo") if sound else None
+        audio: Any = made.add_stream(sound, rate=48000, layout=layout) if sound else None
         text: Any = made.add_mux_stream("subrip") if subtitles else None
         made.metadata["title"] = "A clip"
         if chapters:
@@ -97,19 +101,24 @@ def make_clip(
             frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(
                 format=stream.pix_fmt, dst_colorspace=matrix, dst_color_range=span
             )
-            frame.pts, frame.time_base = time, UNIT
+            frame.pts, frame.time_base = round(time * UNIT / unit), unit
             made.mux(stream.encode(frame))
         made.mux(stream.encode(None))
         if audio is not None:
-            _add_tone(made, audio, len(frames) * 1920)
+            _add_tone(made, audio, (sound_frames or len(frames)) * 1920, layout)
     return path
 
 
-def _add_tone(made: Any, stream: Any, samples: int) -> None:
+def _options(codec: str) -> dict[str, str]:
+    return {"crf": "4", "g": "10"} if codec.startswith("lib") else {"g": "10"}
+
+
+def _add_tone(made: Any, stream: Any, samples: int, layout: str) -> None:
     wave = (8000 * np.sin(np.arange(samples) / 20)).astype(np.int16)
-    frame = av.AudioFrame.from_ndarray(np.repeat(wave, 2)[None], "s16", "stereo")
+    channels = av.AudioLayout(layout).nb_channels
+    frame = av.AudioFrame.from_ndarray(np.repeat(wave, channels)[None], "s16", layout)
     frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
-    resampler = av.AudioResampler(stream.format, "stereo", 48000)
+    resampler = av.AudioResampler(stream.format, layout, 48000)
     for part in (*resampler.resample(frame), *resampler.resample(None)):
         made.mux(stream.encode(part))
     made.mux(stream.encode(None))

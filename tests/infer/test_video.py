@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -248,6 +249,107 @@ def test_damage_in_the_middle_is_passed_over(tmp_path: Path) -> None:
     made, shown = decoded(tmp_path / "b.mkv")
     assert shown == sorted(set(shown))
     assert off(made[10], decoded(source)[0][10]) < 8
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".h264", ".avi", ".mpg", ".wmv"])
+def test_other_containers_begin_with_their_first_frame(suffix: str, tmp_path: Path) -> None:
+    """Some can't seek to their beginning, some have no timestamps."""
+    images = pictures(60)
+    codec = {".mpg": "mpeg2video", ".wmv": "msmpeg4v3"}.get(suffix, "libx264")
+    options = {"g": "50"}
+    if codec != "libx264":
+        options["b"] = "2000000"
+    if suffix == ".avi":
+        options["bf"] = "0"
+    source = make_clip(tmp_path / f"a{suffix}", images, codec=codec, options=options, rate=True)
+    result = repaint_video(same, source, tmp_path / "b.mp4", encode=FINE)
+    assert result.frames == 60
+    made, shown = decoded(tmp_path / "b.mp4")
+    assert np.diff(shown) == pytest.approx(np.full(59, 0.04), abs=0.002)
+    assert all(off(a, b) < 12 for a, b in zip(made, images, strict=True))
+
+
+def test_a_start_is_found_where_seeking_is_coarse(tmp_path: Path) -> None:
+    images = pictures(75)
+    source = make_clip(tmp_path / "a.ts", images, options={"g": "70"})
+    repaint_video(same, source, tmp_path / "b.mp4", start=1, encode=FINE)
+    made, shown = decoded(tmp_path / "b.mp4")
+    # The file begins two frames before the first, with its decoding.
+    assert 0 <= shown[0] < 0.04
+    assert len(made) == pytest.approx(51, abs=1)
+    assert min(off(made[0], image) for image in images[22:26]) < 6
+
+
+def test_recordings_put_together_are_shown_one_after_the_other(tmp_path: Path) -> None:
+    one = make_clip(tmp_path / "a.ts", pictures(50), sound="aac").read_bytes()
+    (tmp_path / "two.ts").write_bytes(one + one)
+    result = repaint_video(same, tmp_path / "two.ts", tmp_path / "b.mp4")
+    assert result.frames == 100
+    _, shown = decoded(tmp_path / "b.mp4")
+    assert np.diff(shown) == pytest.approx(np.full(99, 0.04), abs=0.01)
+    times = [time for time, _ in packets(tmp_path / "b.mp4", "audio")]
+    assert times == sorted(set(times))
+    assert times[-1] == pytest.approx(4, abs=0.2)
+
+
+def test_an_avi_can_be_repainted_again(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "a.mp4", pictures(30))
+    repaint_video(same, source, tmp_path / "b.avi")
+    _, shown = decoded(tmp_path / "b.avi")
+    assert np.diff(shown) == pytest.approx(np.full(29, 0.04), abs=0.001)
+    assert repaint_video(same, tmp_path / "b.avi", tmp_path / "c.mp4").frames == 30
+
+
+def test_sound_that_is_longer_is_no_damage(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "a.mkv", pictures(25), sound="aac", sound_frames=75)
+    assert packets(source, "audio")[-1][0] > 2.5
+    assert repaint_video(same, source, tmp_path / "b.mkv").shortfall == 0
+
+
+def test_surround_sound_for_another_container(tmp_path: Path) -> None:
+    layout = "5.1(side)"
+    source = make_clip(tmp_path / "a.mkv", pictures(25), sound="ac3", layout=layout)
+    result = repaint_video(same, source, tmp_path / "b.webm")
+    assert result.notes == ("sound: a .webm file takes no ac3: opus",)
+    with av.open(str(tmp_path / "b.webm")) as video:
+        assert video.streams.audio[0].channels == 6
+
+
+def test_without_a_frame_the_target_stays(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "a.mp4", pictures(25))
+    target = tmp_path / "b.mp4"
+    target.write_bytes(b"kept")
+    with pytest.raises(VideoError, match="no frame there"):
+        repaint_video(same, source, target, start=0.99)
+
+    def never(_: Array) -> Array:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repaint_video(never, source, target)
+    assert target.read_bytes() == b"kept"
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4"}
+
+
+def test_ctrl_c_while_the_last_frames_are_written() -> None:
+    sink, before = Kept(0.05), threading.active_count()
+    source = Numbers(8)
+
+    class Clock(threading.Thread):
+        def run(self) -> None:
+            while source.read < 8 or not sink.parts:
+                time.sleep(0.005)
+            time.sleep(0.05)
+            signal.raise_signal(signal.SIGINT) if sys.platform == "win32" else os.kill(
+                os.getpid(), signal.SIGINT
+            )
+
+    clock = Clock()
+    clock.start()
+    assert run_stages(source, same, sink)
+    clock.join()
+    assert [part.pts for part in sink.parts] == list(range(8))
+    assert threading.active_count() == before
 
 
 def test_ctrl_c_leaves_a_file_of_what_was_done(tmp_path: Path) -> None:

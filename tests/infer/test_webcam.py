@@ -28,7 +28,7 @@ from nst.infer import webcam as webcam_module
 from nst.infer import window as window_module
 from nst.infer.camera import Camera
 from nst.infer.webcam import Pacer, WebcamConfig, WebcamResult, run_webcam
-from nst.infer.window import VirtualCamera, check_display, source_of
+from nst.infer.window import OpenCVWindow, VirtualCamera, check_display, source_of
 
 
 class Source:
@@ -438,8 +438,38 @@ def test_no_display_is_told_and_never_aborts(monkeypatch: pytest.MonkeyPatch) ->
             check_display()
 
 
+def test_keys_by_their_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of X11: arrows and the like are no letters."""
+    window = OpenCVWindow.__new__(OpenCVWindow)
+    codes = {-1: None, ord("n"): "n", ord("N"): "n", ord(" "): "space", 27: "q", 0xFF1B: "q"}
+    codes |= {ord("="): "+", 0xFFAB: "+", 0xFFAD: "-", 0x100000 + ord("c"): "c"}
+    codes |= dict.fromkeys((0xFF51, 0xFF52, 0xFF53, 0xFF50, 0xFF63))
+    for code, name in codes.items():
+        monkeypatch.setattr(cv2, "waitKeyEx", lambda _, code=code: code)
+        assert window.key() == name
+
+
+def test_a_recording_never_goes_over_its_source(tmp_path: Path, model_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", pictures(5))
+    data = path.read_bytes()
+    options = ("--style", model_path, "--source", path, "--no-window", "--record", path)
+    status, said = nst("webcam", *options)
+    assert status == 2
+    assert "--record would overwrite" in said
+    assert path.read_bytes() == data
+
+
+def test_a_camera_that_is_away_is_told() -> None:
+    said: list[str] = []
+    window = Window()
+    with pytest.raises(VideoError, match="did not come back"):
+        live([Paint()], camera(Source(3), reconnect=0.4), window, say=said.append)
+    assert said == ["the camera is away: waiting for it"]
+
+
 def test_sources(tmp_path: Path) -> None:
     assert source_of("0") == 0
+    assert source_of("²") == "²"
     assert source_of("rtsp://a/b") == "rtsp://a/b"
     assert source_of(str(tmp_path)) == str(tmp_path)
 
