@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
+from nst.closing import Closing
 from nst.errors import VideoError
 from nst.images import Array
 
@@ -46,7 +46,7 @@ class Captured:
     time: float
 
 
-class Camera:
+class Camera(Closing):
     """Reads in a thread of its own and keeps the newest frame alone.
 
     Args:
@@ -122,17 +122,6 @@ class Camera:
         """Stop reading and give the camera back."""
         self._closed = True
         self._thread.join()
-
-    def __enter__(self) -> Camera:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def _name(self) -> str:

@@ -12,6 +12,17 @@ from nst.console import Debug, command, fail, progress_bar, say
 from nst.errors import NstError
 
 ProviderOption = Annotated[Provider, typer.Option(help="Where to compute; see nst info.")]
+StrengthOption = Annotated[
+    float, typer.Option(help="0 leaves the picture as it is, 1 is the full style.")
+]
+KeepColorOption = Annotated[
+    Literal[KeepColor, "none"] | None,
+    typer.Option(
+        help="Keep the photograph's colours: all of them under the painting's brightness "
+        "(luminance), or their mean and spread (linear), or each channel's histogram. "
+        "Default: none, but for a model trained to keep them."
+    ),
+]
 ThreadsOption = Annotated[int, typer.Option(help="CPU threads; 0 for one a core.")]
 
 
@@ -30,17 +41,8 @@ def image_command(
         str,
         typer.Option(help="Image for one input, folder for more, or - for stdout."),
     ],
-    strength: Annotated[
-        float, typer.Option(help="0 leaves the image as it is, 1 is the full style.")
-    ] = 1.0,
-    keep_color: Annotated[
-        Literal[KeepColor, "none"] | None,
-        typer.Option(
-            help="Keep the photograph's colours: all of them under the painting's brightness "
-            "(luminance), or their mean and spread (linear), or each channel's histogram. "
-            "Default: none, but for a model trained to keep them."
-        ),
-    ] = None,
+    strength: StrengthOption = 1.0,
+    keep_color: KeepColorOption = None,
     quality: Annotated[int, typer.Option(help="Of JPEG and WebP, 1 to 100.")] = 95,
     provider: ProviderOption = "auto",
     threads: ThreadsOption = 0,

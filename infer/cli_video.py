@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.progress import TextColumn
 
-from nst.config import KeepColor
 from nst.console import Debug, clock, command, progress_bar, say
-from nst.infer.cli import ProviderOption, ThreadsOption
+from nst.infer.cli import KeepColorOption, ProviderOption, StrengthOption, ThreadsOption
 
 
 def register(app: typer.Typer) -> None:
@@ -32,16 +31,8 @@ def video_command(
     duration: Annotated[
         float | None, typer.Option(help="How much to repaint, seconds. Default: the rest.")
     ] = None,
-    strength: Annotated[
-        float, typer.Option(help="0 leaves the frames as they are, 1 is the full style.")
-    ] = 1.0,
-    keep_color: Annotated[
-        Literal[KeepColor, "none"] | None,
-        typer.Option(
-            help="Keep each frame's colours, as nst image does. Default: none, but for a model "
-            "trained to keep them."
-        ),
-    ] = None,
+    strength: StrengthOption = 1.0,
+    keep_color: KeepColorOption = None,
     codec: Annotated[
         str | None,
         typer.Option(

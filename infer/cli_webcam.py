@@ -13,7 +13,7 @@ from nst.config import KeepColor
 from nst.console import Debug, command, say
 from nst.errors import UsageError
 from nst.files import same_file
-from nst.infer.cli import ProviderOption, ThreadsOption
+from nst.infer.cli import ProviderOption, StrengthOption, ThreadsOption
 
 _FIRST = 20.0  # seconds that a source may take to its first frame
 
@@ -37,9 +37,7 @@ def webcam_command(
     fps: Annotated[
         float | None, typer.Option(help="Frame rate to hold, by choosing the size.")
     ] = None,
-    strength: Annotated[
-        float, typer.Option(help="0 leaves the frames as they are, 1 is the full style.")
-    ] = 1.0,
+    strength: StrengthOption = 1.0,
     keep_color: Annotated[
         KeepColor | None, typer.Option(help="Keep each frame's colours; the key c changes that.")
     ] = None,

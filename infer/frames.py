@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import av
@@ -17,6 +16,7 @@ from av.subtitles.stream import SubtitleStream
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
+from nst.closing import Closing
 from nst.config import check_number
 from nst.errors import UsageError, VideoError
 from nst.images import Array
@@ -44,7 +44,7 @@ class Frame:
     duration: int = 0
 
 
-class VideoReader:
+class VideoReader(Closing):
     """The frames of a video file, and the packets of its sound and subtitles between them.
 
     What is damaged inside is left out and counted.
@@ -159,17 +159,6 @@ class VideoReader:
     def close(self) -> None:
         """Release the file."""
         self._container.close()
-
-    def __enter__(self) -> VideoReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _video_stream(self) -> VideoStream:
         for stream in self._container.streams.video:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from nst.images import Array
 from nst.infer.encode import VideoWriter
 from nst.infer.frames import Colors, Frame
+from nst.infer.resize import resized
 
 _UNIT = Fraction(1, 1000)  # timestamps: cameras are uneven
 _BT709, _LIMITED = 1, 1
@@ -47,11 +45,8 @@ class Recording:
                 rate=Fraction(round(self._rate * 1000), 1000),
                 colors=Colors(_BT709, _LIMITED),
             )
-        if image.shape[:2] != self._size:
-            scaled = cv2.resize(image, self._size[::-1], interpolation=cv2.INTER_AREA)
-            image = np.asarray(scaled, np.uint8)
         pts = max(self._last + 1, round((time - self._begun) / float(_UNIT)))
-        self._writer.write(Frame(image, pts))
+        self._writer.write(Frame(resized(image, self._size), pts))
         self._last = pts
         self.frames += 1
 

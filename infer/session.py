@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
@@ -15,6 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from nst.closing import Closing
 from nst.config import KeepColor, Provider, check_number
 from nst.errors import ModelError, NstError, UsageError
 from nst.images import Array
@@ -34,7 +34,7 @@ __all__ = ["Statistics", "Stylizer", "check_strength"]
 Statistics = NDArray[np.float32]
 
 
-class Stylizer:
+class Stylizer(Closing):
     """A style model, ready to repaint. Threads may share one.
 
     Args:
@@ -146,17 +146,6 @@ class Stylizer:
     def close(self) -> None:
         """Release the session and its memory; calls fail from then on, those under way finish."""
         self._run_session = None
-
-    def __enter__(self) -> Stylizer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _runner(self) -> _Runner:
         run = self._run_session  # another thread may close us meanwhile

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from nst.errors import ModelError
 from nst.images import Array
+from nst.infer.resize import resized
 
 # The contract of a file that nst exports: uint8 [N, H, W, 3] RGB in and out, any N, H and W.
 INPUT_NAME = "image"
@@ -165,7 +165,4 @@ def _channels_first(shape: list[Any]) -> bool:
 
 
 def _resize(batch: Array, size: tuple[int, int]) -> Array:
-    height, width = size
-    shrinks = height < batch.shape[1] or width < batch.shape[2]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return np.stack([cv2.resize(image, (width, height), interpolation=how) for image in batch])
+    return np.stack([resized(image, size) for image in batch])

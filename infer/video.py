@@ -11,9 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import cv2
-import numpy as np
-
 from nst import color
 from nst.config import KeepColor, check_number
 from nst.errors import UsageError, VideoError
@@ -21,6 +18,7 @@ from nst.files import same_file
 from nst.images import Array
 from nst.infer.encode import EncodeConfig, VideoWriter
 from nst.infer.frames import AnyPacket, Frame, VideoReader
+from nst.infer.resize import resized, scaled
 
 T = TypeVar("T")
 WAITING = 6  # frames between two stages, enough for uneven work: 37 MB at 1920×1080
@@ -103,7 +101,7 @@ def repaint_video(
         check_number("size", size, least=32, most=16384)
     begun = time.monotonic()
     with VideoReader(source, start=start, duration=duration) as reader:
-        sides = _scaled(reader.size, size)
+        sides = reader.size if size is None else scaled(reader.size, size)
         with VideoWriter(
             Path(target),
             sides,
@@ -118,14 +116,11 @@ def repaint_video(
         ) as writer:
 
             def paint(image: Array) -> Array:
-                if image.shape[:2] != sides:
-                    shrinks = image.shape[0] > sides[0]
-                    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-                    image = np.asarray(cv2.resize(image, sides[::-1], interpolation=how), np.uint8)
+                image = resized(image, sides)
                 stylized = stylize(image)
-                if keep_color is not None:
-                    stylized = np.asarray(color.keep_color(stylized, image, keep_color), np.uint8)
-                return stylized
+                if keep_color is None:
+                    return stylized
+                return color.keep_color(stylized, image, keep_color)
 
             pace = _Pace(float(reader.time_base), reader.seconds, callback)
             interrupted = run_stages(reader, paint, writer, pace)
@@ -296,10 +291,3 @@ class _Pace:
             left = (now - self._begun) * (1 - done) / done if done else None
         if self._callback is not None:
             self._callback(VideoProgress(self._frames, pace, done, left))
-
-
-def _scaled(size: tuple[int, int], long_side: int | None) -> tuple[int, int]:
-    if long_side is None:
-        return size
-    scale = long_side / max(size)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -19,6 +18,8 @@ from nst.errors import UsageError
 from nst.images import Array, save_image
 from nst.infer.camera import Camera, Captured
 from nst.infer.recording import Recording
+from nst.infer.resize import resized, scaled
+from nst.infer.signature import SMALLEST_SIDE
 
 PATIENCE = 0.05  # seconds without a frame after which the window is seen to
 STEP = 0.1  # of the strength, a key
@@ -261,7 +262,7 @@ class _Live:
         started = time.perf_counter()
         stylized = style(image, view.strength)
         if view.keep_color is not None:
-            stylized = np.asarray(color.keep_color(stylized, image, view.keep_color), np.uint8)
+            stylized = color.keep_color(stylized, image, view.keep_color)
         if self.pacer is not None:
             before = self.pacer.side
             if self.pacer(time.perf_counter() - started) != before:
@@ -290,12 +291,10 @@ class _Live:
             if self.pacer is None:
                 self.pacer = Pacer(self.config.fps, max(image.shape[:2]))
             side = self.pacer.side
-        if side is None or side == max(image.shape[:2]):
+        if side is None:
             return image
-        scale = side / max(image.shape[:2])
-        height, width = (max(32, round(length * scale)) for length in image.shape[:2])
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
+        height, width = image.shape[:2]
+        return resized(image, scaled((height, width), side, SMALLEST_SIDE))
 
     def _attend(self) -> None:
         """See to the window: its keys, its close button."""

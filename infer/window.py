@@ -11,10 +11,12 @@ from typing import Any
 
 import cv2
 
-from nst.errors import MissingExtraError, NstError
+from nst.errors import NstError, needs_extra
 from nst.images import Array
+from nst.infer.resize import resized
 
 _NAMES = {ord(" "): "space", 27: "q", ord("="): "+", ord("_"): "-"}
+_NAMES |= {0xFF1B: "q", 0xFFAB: "+", 0xFFAD: "-"}  # of X11: Esc, and the keypad's
 
 
 class OpenCVWindow:
@@ -54,10 +56,8 @@ class OpenCVWindow:
         if code < 0:
             return None
         code &= 0xFFFF
-        if code >= 0xFF00:  # arrows and the like; those of the keypad are among them
-            code = 27 if code == 0xFF1B else ord("+") if code == 0xFFAB else code
-            code = ord("-") if code == 0xFFAD else code
-        return _NAMES.get(code, chr(code).lower()) if code < 0x100 else None
+        # Arrows and the like have codes beyond those of letters.
+        return _NAMES.get(code, chr(code).lower() if code < 0x100 else None)
 
     @property
     def closed(self) -> bool:
@@ -126,13 +126,8 @@ class VirtualCamera:
     """
 
     def __init__(self, size: tuple[int, int], fps: float) -> None:
-        try:
+        with needs_extra("--virtual-camera", "camera"):
             import pyvirtualcam
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                "--virtual-camera needs the package pyvirtualcam: install it with  "
-                "pip install 'nst[camera]'"
-            ) from error
         height, width = size
         try:
             self._camera: Any = pyvirtualcam.Camera(width=width, height=height, fps=fps)
@@ -147,9 +142,7 @@ class VirtualCamera:
 
     def send(self, image: Array) -> None:
         """A frame, HWC uint8 RGB; one of another size is scaled."""
-        if image.shape[:2] != self._size:
-            image = cv2.resize(image, self._size[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-        self._camera.send(image)
+        self._camera.send(resized(image, self._size))
 
     def close(self) -> None:
         """Take it away."""

@@ -31,6 +31,7 @@ from nst.color_pixels import (
     in_bands,
 )
 from nst.config import ColorMethod, KeepColor
+from nst.images import Array
 
 _LUMA = np.array([[0.299, 0.587, 0.114]])  # BT.601
 # Cones' responses of RGB, and axes of their logarithms: luminance, yellow–blue, red–green.
@@ -158,7 +159,7 @@ METHODS: dict[ColorMethod, Method] = {
 }
 
 
-def keep_color(stylized: ColorImage, photograph: ColorImage, how: KeepColor) -> ColorImage:
+def keep_color(stylized: Array, photograph: Array, how: KeepColor) -> Array:
     """A repainted photograph in the photograph's colours, at video rate.
 
     Args:
@@ -169,12 +170,13 @@ def keep_color(stylized: ColorImage, photograph: ColorImage, how: KeepColor) -> 
     """
     step = max(1, min(stylized.shape[:2]) // 64)  # some pixels know the colours of all
     if how == "histogram":
-        return _match_histograms(stylized, photograph, step)
+        return np.asarray(_match_histograms(stylized, photograph, step), np.uint8)
     if how == "linear":
-        return _linear(stylized, photograph, _monge, step)
+        return np.asarray(_linear(stylized, photograph, _monge, step), np.uint8)
     luma, before = (cv2.cvtColor(i, cv2.COLOR_RGB2GRAY) for i in (stylized, photograph))
     more, less = cv2.subtract(luma, before), cv2.subtract(before, luma)  # one of them is 0
-    return cv2.subtract(cv2.add(photograph, cv2.merge([more] * 3)), cv2.merge([less] * 3))
+    kept = cv2.subtract(cv2.add(photograph, cv2.merge([more] * 3)), cv2.merge([less] * 3))
+    return np.asarray(kept, np.uint8)
 
 
 def style_in_colors_of(

@@ -17,6 +17,7 @@ TRAIN_PACKAGES = frozenset(
         "tomli_w",
     }
 )
+CAMERA_PACKAGES = frozenset({"pyvirtualcam"})
 
 
 class NstError(Exception):
@@ -58,7 +59,7 @@ def needs_extra(what: str, extra: str = "train") -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in TRAIN_PACKAGES:
+        if package not in TRAIN_PACKAGES | CAMERA_PACKAGES:
             raise
         raise MissingExtraError(
             f"{what} needs the package {package}: install it with  pip install 'nst[{extra}]'"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -178,7 +177,7 @@ def _finish(keep: KeepColor | None, contents: Sequence[Array], pixels: Tensor) -
     if keep != "luminance":
         return image
     content = next(content for content in contents if content.shape == image.shape)
-    return np.asarray(keep_color(image, content, keep), np.uint8)
+    return keep_color(image, content, keep)
 
 
 def _start(config: OptimizeConfig, content: Array) -> Tensor:

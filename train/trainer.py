@@ -331,7 +331,7 @@ def _finish(
 
 
 def _in_own_colors(stylizer: Stylizer, how: KeepColor, image: Array) -> Array:
-    return np.asarray(keep_color(stylizer(image), image, how), np.uint8)
+    return keep_color(stylizer(image), image, how)
 
 
 class _Judge:
