@@ -27,7 +27,7 @@ from nst.train.loop import schedule
 from nst.train.update import Update
 
 FOLDER = Path(__file__).parent.parent / "models" / "base"
-ROUND = 25  # steps on a style before the next
+ROUND = 100  # steps on a style before the next
 SHARES = 0.6, 0.15  # of the way that a round went: of the first round, of the last
 SLOWEST = 0.25  # of the learning rate, in the last round: a new style begins at its peak again
 
@@ -53,7 +53,7 @@ def train_base(
     rounds: int,
     batch_size: int = 16,
     side: int = 256,
-    learning_rate: float = 1.2e-3,
+    learning_rate: float = 1.8e-3,
     seed: int = 0,
     device: Device = "auto",
     callback: Callable[[int, float], None] = lambda *_: None,

@@ -1,7 +1,7 @@
 """Make the base network of a preset, from which `nst-train` starts every style.
 
     python docs/bench/base.py STYLES --content PHOTOGRAPHS [--preset balanced] [--variants 8]
-        [--rounds 250] [--without wave starry_night …] [--out models/base/balanced.safetensors]
+        [--rounds 60] [--without wave starry_night …] [--out models/base/balanced.safetensors]
 
 STYLES is a folder of paintings. Each is joined by variants of itself: parts of it, turned, with
 their colours exchanged or inverted. Leave out the styles that the base will be judged by.
@@ -29,10 +29,10 @@ if __name__ == "__main__":
     parser.add_argument("--content", type=Path)
     parser.add_argument("--preset", default="balanced")
     parser.add_argument("--variants", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=250)
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--lr", type=float, default=1.2e-3)
+    parser.add_argument("--lr", type=float, default=1.8e-3)
     parser.add_argument("--without", nargs="*", default=[])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)

@@ -57,6 +57,7 @@ def test_training_makes_a_start_that_helps(
     """From the base of variants of a style, that style begins better than from noise."""
     make_small(monkeypatch, CONFIG)
     monkeypatch.setattr(base, "FOLDER", tmp_path)
+    monkeypatch.setattr(base, "ROUND", 25)
     assert base_network("small") is None
     style = load_style(style_path)
     styles = [varied(style, np.random.default_rng(seed)) for seed in range(2)]
