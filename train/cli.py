@@ -166,6 +166,10 @@ def train_command(
     teacher_weight: Annotated[float, expert(help="Of the difference from the teacher.")] = _DEFAULT[
         "teacher_weight"
     ],
+    temporal_weight: Annotated[
+        float | None,
+        expert(help="Of what makes films flicker. Default: what suits the preset."),
+    ] = _DEFAULT["temporal_weight"],
     teacher_images: Annotated[
         int, expert(help="Crops that the optimiser paints as targets.")
     ] = _DEFAULT["teacher_images"],

@@ -48,6 +48,8 @@ class TrainConfig:
         teacher: `optimizer`, or a model (ONNX or checkpoint) to learn from beside the objective;
             None for neither.
         teacher_weight: of the difference from the teacher's pictures.
+        temporal_weight: of the temporal loss, which keeps films from flickering; None for what
+            suits the preset.
         teacher_images: crops that the optimiser paints as targets.
         teacher_iterations: of the optimiser on each.
         size: side of the training crops, pixels.
@@ -75,6 +77,7 @@ class TrainConfig:
     objective: ObjectiveConfig = ObjectiveConfig()
     teacher: str | None = None
     teacher_weight: float = 1.0
+    temporal_weight: float | None = None
     teacher_images: int = 64
     teacher_iterations: int = 100
     size: int = 256
@@ -110,6 +113,8 @@ class TrainConfig:
         if self.batch_size is not None:
             check_number("batch size", self.batch_size, least=1, most=4096)
         check_number("teacher weight", self.teacher_weight)
+        if self.temporal_weight is not None:
+            check_number("temporal weight", self.temporal_weight)
         check_number("teacher images", self.teacher_images, least=1, most=100_000)
         check_number("teacher iterations", self.teacher_iterations, least=1, most=1000)
         check_number("save every", self.save_every)

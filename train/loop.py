@@ -30,6 +30,7 @@ from nst.train.teacher import Teacher
 from nst.train.update import Update
 
 RATES: dict[Design, float] = {"johnson": 6e-4, "folded": 2.4e-3}  # at their peak
+TEMPORAL_WEIGHTS: dict[Design, float] = {"johnson": 0.0, "folded": 500.0}
 WARM_UP = 0.03  # share of the budget in which the learning rate rises
 SMALLEST_CROP = 64
 _OPTIMIZER = "optimizer."  # what its tensors' names begin with in a snapshot
@@ -54,7 +55,7 @@ class DeviceDefaults:
 
 DEFAULTS = {
     "cpu": DeviceDefaults(525, 1, ((0.4, 4), (0.75, 2), (1.0, 1))),
-    "cuda": DeviceDefaults(60, 8, ((1.0, 1),)),
+    "cuda": DeviceDefaults(60, 16, ((1.0, 1),)),
 }
 
 
@@ -65,8 +66,8 @@ class Step:
     Attributes:
         step: from 1; images: seen so far, this step's included.
         seconds: of training so far; done: share of the budget, 0 to 1.
-        content_loss, style_loss, tv_loss, teacher_loss, total_loss: weighted, of this step's
-            batch; NaN where the step was skipped.
+        content_loss, style_loss, tv_loss, teacher_loss, temporal_loss, total_loss: weighted, of
+            this step's batch; NaN where the step was skipped.
         gradient_norm, learning_rate: of this step.
         images_per_second: over the last steps; waiting: share of their time without content.
         seconds_left: as estimated now.
@@ -81,6 +82,7 @@ class Step:
     style_loss: float
     tv_loss: float
     teacher_loss: float
+    temporal_loss: float
     total_loss: float
     gradient_norm: float
     learning_rate: float
@@ -176,7 +178,13 @@ class Loop:
         self.config, self.content = config, content
         self.world, self.notice = world, notice
         self.update = Update(
-            network, objective, margin=network.margin, teacher=teacher, world=world, notice=notice
+            network,
+            objective,
+            margin=network.margin,
+            teacher=teacher,
+            temporal_weight=temporal_weight(config, network.config.design),
+            world=world,
+            notice=notice,
         )
         self.device = self.update.device
         self.defaults = DEFAULTS[self.device.type]
@@ -296,17 +304,18 @@ class Loop:
         span = self._recent[-1][0] - first[0]
         images = sum(count for _, count, _ in self._recent) - first[1]
         waiting = sum(waited for _, _, waited in self._recent) - first[2]
-        content_loss, style_loss, tv_loss, teacher_loss, total_loss, gradient_norm = values
+        content, style, tv, teacher, temporal, total, gradient_norm = values
         return Step(
             step=launched.step,
             images=launched.images,
             seconds=self.budget.elapsed,
             done=self.budget.done(launched.step),
-            content_loss=content_loss,
-            style_loss=style_loss,
-            tv_loss=tv_loss,
-            teacher_loss=teacher_loss,
-            total_loss=total_loss,
+            content_loss=content,
+            style_loss=style,
+            tv_loss=tv,
+            teacher_loss=teacher,
+            temporal_loss=temporal,
+            total_loss=total,
             gradient_norm=gradient_norm,
             learning_rate=launched.rate,
             images_per_second=images / span if span else 0.0,
@@ -391,6 +400,12 @@ class Loop:
 
 
 NOT_FINITE = "the losses ceased to be finite: lower --style-strength, --style-weight or --lr"
+
+
+def temporal_weight(config: TrainConfig, design: Design) -> float:
+    """What was asked for, or what suits the design: frames are to be steady where they are fast."""
+    asked = config.temporal_weight
+    return TEMPORAL_WEIGHTS[design] if asked is None else asked
 
 
 def schedule(done: float) -> float:

@@ -27,7 +27,8 @@ class LogRow:
         seconds: of training so far.
         images: crops seen so far.
         learning_rate: of this step.
-        content_loss, style_loss, tv_loss, teacher_loss, total_loss: weighted, of this batch.
+        content_loss, style_loss, tv_loss, teacher_loss, temporal_loss, total_loss: weighted, of
+            this batch.
         gradient_norm: before any clipping.
         images_per_second: over the last steps.
         waiting: share of the time spent waiting for content, 0 to 1.
@@ -44,6 +45,7 @@ class LogRow:
     style_loss: float
     tv_loss: float
     teacher_loss: float
+    temporal_loss: float
     total_loss: float
     gradient_norm: float
     images_per_second: float

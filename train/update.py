@@ -20,8 +20,9 @@ from nst.losses import PerceptualLoss
 from nst.train.distributed import ALONE, World
 from nst.train.muon import Muon
 from nst.train.teacher import Teacher
+from nst.train.temporal import move, moving, temporal_loss
 
-TERMS = 5  # content, style, tv, teacher and total loss
+TERMS = 6  # content, style, tv, teacher, temporal and total loss
 BF16_FEATURES = {"avx512_bf16", "amx_bf16"}  # of CPUs
 WARM_UP_STEPS = 3  # before a step is recorded: libraries choose their kernels in them
 
@@ -31,6 +32,7 @@ class Update:
 
     Args:
         margin: pixels around each crop that are there to be seen, not to be repainted.
+        temporal_weight: of the temporal loss; 0 for none.
         world: the processes that share every batch. Their gradients are added up by hand, not by
             DistributedDataParallel: with it a process that runs out of memory within its backward
             pass would leave the others waiting.
@@ -48,11 +50,12 @@ class Update:
         *,
         margin: int = 0,
         teacher: Teacher | None = None,
+        temporal_weight: float = 0.0,
         world: World = ALONE,
         notice: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.network, self.objective, self.teacher = network, objective, teacher
-        self.margin = margin
+        self.margin, self.temporal_weight = margin, temporal_weight
         self.world, self.notice = world, notice
         self.parameters = list(network.parameters())
         self.device = self.parameters[0].device
@@ -85,7 +88,7 @@ class Update:
             tell: numbers to add up over all processes.
 
         Returns:
-            The five losses, means over the images, and the gradient's norm, all NaN for a step
+            The six losses, means over the images, and the gradient's norm, all NaN for a step
             that was not finite; and the sums of `tell`. Both on the device, not waited for.
         """
         self._rate.fill_(rate)
@@ -162,19 +165,26 @@ class Update:
         surrounded = batch.permute(0, 3, 1, 2).float()  # a view of NHWC: channels_last already
         inside = slice(self.margin, -self.margin or None)
         content = surrounded[..., inside, inside].contiguous(memory_format=torch.channels_last)
+        moves = moving(len(batch)) if self.temporal_weight else 0
+        moved = move(surrounded[:moves]) if moves else None
+        seen = surrounded if moved is None else torch.cat([surrounded, moved.crops])
         # Every weight is cast once anyway, and a recording must not rest on what was cast before.
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self._autocast, cache_enabled=False
         ):
-            stylized = self.network(surrounded, surrounded=True)
+            stylized, again = self.network(seen, surrounded=True).split([len(batch), moves])
             losses = self.objective(stylized, self.objective.content_features(content))
             taught = torch.zeros_like(losses.total_loss)
             if self.teacher is not None:
                 taught = self.teacher(self.network, content, stylized, first)
-        total = losses.total_loss + taught
+        steady = torch.zeros_like(losses.total_loss)
+        if moved is not None:
+            loss = temporal_loss(stylized[:moves], again, moved.grid, self.margin)
+            steady = steady + self.temporal_weight * loss.mean()
+        total = losses.total_loss + taught + steady
         gradients = torch.autograd.grad(total.sum() / count, self.parameters)
         torch._foreach_add_(self.gradients, gradients)
-        terms = (losses.content_loss, losses.style_loss, losses.tv_loss, taught, total)
+        terms = (losses.content_loss, losses.style_loss, losses.tv_loss, taught, steady, total)
         self._sums += torch.stack([term.detach().sum() for term in terms]) / count
 
     def _apply(self) -> Tensor:

@@ -32,6 +32,7 @@ def row(step: int, **more: object) -> LogRow:
         style_loss=loss / 2,
         tv_loss=0.0,
         teacher_loss=0.0,
+        temporal_loss=0.0,
         total_loss=loss,
         gradient_norm=1.5,
         images_per_second=16.0,
@@ -107,7 +108,7 @@ def test_a_kill_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
         "from nst.train.run_log import LogRow, RunLog\n"
         f"log = RunLog(Path({str(tmp_path)!r}))\n"
         "for step in range(1, 1000):\n"
-        "    log.write(LogRow(step, *[1.0] * 11, None))\n"
+        "    log.write(LogRow(step, *[1.0] * 12, None))\n"
         "    if step == 700: log.flush()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
