@@ -23,6 +23,9 @@ KeepColorOption = Annotated[
         "Default: none, but for a model trained to keep them."
     ),
 ]
+StabilizeOption = Annotated[
+    bool, typer.Option("--stabilize", help="Blend each frame with the last where nothing moves.")
+]
 ThreadsOption = Annotated[int, typer.Option(help="CPU threads; 0 for one a core.")]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,7 +13,7 @@ from nst.config import KeepColor
 from nst.console import Debug, command, say
 from nst.errors import UsageError
 from nst.files import same_file
-from nst.infer.cli import ProviderOption, StrengthOption, ThreadsOption
+from nst.infer.cli import ProviderOption, StabilizeOption, StrengthOption, ThreadsOption
 
 _FIRST = 20.0  # seconds that a source may take to its first frame
 
@@ -39,8 +39,12 @@ def webcam_command(
     ] = None,
     strength: StrengthOption = 1.0,
     keep_color: Annotated[
-        KeepColor | None, typer.Option(help="Keep each frame's colours; the key c changes that.")
+        Literal[KeepColor, "none"] | None,
+        typer.Option(
+            help="Keep each frame's colours; the key c changes that. Default: what the model wants."
+        ),
     ] = None,
+    stabilize: StabilizeOption = False,
     mirror: Annotated[bool, typer.Option("--mirror", help="Exchange left and right.")] = False,
     record: Annotated[
         Path | None, typer.Option(help="Record into this video from the beginning.")
@@ -66,6 +70,7 @@ def webcam_command(
         raise UsageError("--no-window shows nothing: add --record FILE or --virtual-camera")
     from nst.infer.camera import Camera
     from nst.infer.session import Stylizer
+    from nst.infer.steady import Steady
     from nst.infer.webcam import WebcamConfig, run_webcam
     from nst.infer.window import OpenCVWindow, VirtualCamera, check_display, source_of
 
@@ -82,11 +87,11 @@ def webcam_command(
     if window:
         check_display()
     with contextlib.ExitStack() as stack:
-        stylizers = [
+        models = [
             stack.enter_context(Stylizer(path, provider=provider, threads=threads))
             for path in style
         ]
-        for note in dict.fromkeys(note for stylizer in stylizers for note in stylizer.notes):
+        for note in dict.fromkeys(note for model in models for note in model.notes):
             say(f"note: {note}")
         camera = stack.enter_context(Camera(source_of(source)))
         sinks = []
@@ -102,7 +107,8 @@ def webcam_command(
         if window:
             shown = OpenCVWindow(f"nst {os.fspath(source)}")
             stack.callback(shown.close)
-        result = run_webcam(stylizers, camera, shown, config, sinks, say)
+        styles = [Steady(model, stabilize=stabilize) for model in models]
+        result = run_webcam(styles, camera, shown, config, sinks, say)
     pace = result.frames / max(result.seconds, 1e-9)
     say(
         f"{result.frames} of {result.captured} frames in {result.seconds:.0f} s "

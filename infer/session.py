@@ -113,21 +113,25 @@ class Stylizer(Closing):
         Returns:
             The same shape, uint8 RGB.
         """
-        check_number("strength", strength, most=1)
         single = image.ndim == 3
-        batch = image[None] if single else image
-        _check_images(batch)
-        if strength == 0 and self._run_session is not None:
-            return image.copy()
-        reach = self.reach if self.signature.native else None
-        if reach is None or len(tiles(batch.shape[1:3], reach)) == 1:
-            stylized = self._repaint(batch)
-        else:
-            stylized = self._in_tiles(batch, reach, report)
-        if strength < 1:
-            blend = cv2.addWeighted(stylized, strength, batch, 1 - strength, 0)
-            stylized = np.asarray(blend, np.uint8)
+        stylized, _ = self._stylize(image[None] if single else image, strength, report)
         return stylized[0] if single else stylized
+
+    def frame(
+        self, image: Array, strength: float = 1.0, held: Statistics | None = None
+    ) -> tuple[Array, Statistics | None]:
+        """Repaint a frame under the statistics of others.
+
+        Args:
+            image: uint8 [H, W, 3] RGB.
+            strength: as above.
+            held: float32 [1, K]; None for the frame's own.
+
+        Returns:
+            The same shape, and the frame's own statistics; None if the model takes none.
+        """
+        stylized, statistics = self._stylize(image[None], strength, None, held)
+        return stylized[0], statistics
 
     def statistics(self, image: Array) -> Statistics | None:
         """What the network takes from a frame as a whole, in the whole or in patches of it.
@@ -153,9 +157,34 @@ class Stylizer(Closing):
             raise NstError(f"{self._name} is closed: make a new Stylizer")
         return run
 
-    def _in_tiles(self, batch: Array, reach: int, report: Report | None) -> Array:
-        """Repaint uint8 [N, H, W, 3] in tiles, under the statistics of each image as a whole."""
+    def _stylize(
+        self,
+        batch: Array,
+        strength: float,
+        report: Report | None = None,
+        held: Statistics | None = None,
+    ) -> tuple[Array, Statistics | None]:
+        """Repaint uint8 [N, H, W, 3], in tiles where they are large; the statistics of each."""
+        check_number("strength", strength, most=1)
+        _check_images(batch)
+        if strength == 0 and self._run_session is not None:
+            return batch.copy(), None
+        reach = self.reach if self.signature.native else None
+        if reach is None or len(tiles(batch.shape[1:3], reach)) == 1:
+            stylized, statistics = self._repaint(batch, held)
+        else:
+            stylized, statistics = self._in_tiles(batch, reach, report, held)
+        if strength < 1:
+            blend = cv2.addWeighted(stylized, strength, batch, 1 - strength, 0)
+            stylized = np.asarray(blend, np.uint8)
+        return stylized, statistics
+
+    def _in_tiles(
+        self, batch: Array, reach: int, report: Report | None, held: Statistics | None
+    ) -> tuple[Array, Statistics | None]:
+        """In tiles, under the statistics of each image as a whole, or those that are held."""
         done: list[Array] = []
+        found: list[Statistics] = []
         count = len(batch) * len(tiles(batch.shape[1:3], reach))
 
         def step(part: int, parts: int) -> None:
@@ -163,22 +192,30 @@ class Stylizer(Closing):
                 report(len(done) * parts + part, count)
 
         for image in batch:
-            repaint = partial(self._repaint, held=self.statistics(image))
-            done.append(repaint_tiles(repaint, image[None], reach, step))
-        return np.concatenate(done)
+            own = self.statistics(image)
+            found += [] if own is None else [own]
+            used = own if held is None else held
 
-    def _repaint(self, batch: Array, held: Statistics | None = None) -> Array:
+            def repaint(tile: Array, used: Statistics | None = used) -> Array:
+                return self._repaint(tile, used)[0]
+
+            done.append(repaint_tiles(repaint, image[None], reach, step))
+        return np.concatenate(done), np.concatenate(found) if found else None
+
+    def _repaint(
+        self, batch: Array, held: Statistics | None = None
+    ) -> tuple[Array, Statistics | None]:
         run = partial(self._runner(), held=held)
         height, width = batch.shape[1:3]
         batch = _enlarged(batch)
         try:
-            stylized = _in_batches(run, self.signature, batch)
+            stylized, statistics = _in_batches(run, self.signature, batch)
         except Exception as error:
             raise NstError(
                 f"{self._name} cannot repaint {width}×{height} pixels, is memory short? "
                 f"({reason(error)})"
             ) from error
-        return stylized[:, :height, :width]
+        return stylized[:, :height, :width], statistics
 
     def _read_signature(self, session: onnxruntime.InferenceSession) -> Signature:
         run = _Runner(session)
@@ -186,7 +223,7 @@ class Stylizer(Closing):
             self._name,
             session.get_inputs(),
             session.get_outputs(),
-            lambda signature, batch: run(signature, signature.encode(batch)),
+            lambda signature, batch: run(signature, signature.encode(batch))[0],
             session.get_overridable_initializers(),
         )
 
@@ -197,20 +234,21 @@ class Stylizer(Closing):
 
 
 class _Runner:
-    """A session that takes arrays and gives arrays."""
+    """A session that takes arrays and gives arrays: pictures, and statistics if there are any."""
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
 
     def __call__(
         self, signature: Signature, x: NDArray[Any], held: Statistics | None = None
-    ) -> NDArray[Any]:
+    ) -> tuple[NDArray[Any], Statistics | None]:
         """Repaint `x`; under the statistics `held`, if any, in place of its own."""
         feed = {signature.input_name: x}
         if held is not None:
             feed[HELD_NAME] = held
-        output: NDArray[Any] = self._session.run([signature.output_name], feed)[0]
-        return output
+        names = [signature.output_name, *([STATISTICS_NAME] if signature.statistics else [])]
+        output, *found = self._session.run(names, feed)
+        return output, found[0] if found else None
 
     def statistics(self, signature: Signature, x: NDArray[Any]) -> Statistics:
         found: Statistics = self._session.run([STATISTICS_NAME], {signature.input_name: x})[0]
@@ -227,7 +265,7 @@ class _BoundRunner(_Runner):
 
     def __call__(
         self, signature: Signature, x: NDArray[Any], held: Statistics | None = None
-    ) -> NDArray[Any]:
+    ) -> tuple[NDArray[Any], Statistics | None]:
         if not signature.native:
             return super().__call__(signature, x, held)
         with self._lock:
@@ -239,6 +277,8 @@ class _BoundRunner(_Runner):
                 self._binding = self._session.io_binding()
                 self._binding.bind_ortvalue_input(signature.input_name, self._input)
                 self._binding.bind_ortvalue_output(signature.output_name, self._output)
+                if signature.statistics:
+                    self._binding.bind_output(STATISTICS_NAME, "cpu")
                 self._shape = x.shape
             self._input.update_inplace(x)
             if signature.statistics:
@@ -247,8 +287,8 @@ class _BoundRunner(_Runner):
                 self._held = held  # the binding has but its address
                 self._binding.bind_cpu_input(HELD_NAME, held)
             self._session.run_with_iobinding(self._binding)
-            output: NDArray[Any] = self._output.numpy()
-            return output
+            found = self._binding.get_outputs()[1].numpy() if signature.statistics else None
+            return self._output.numpy(), found
 
 
 def check_strength(strength: float, quality: int = 95) -> None:
@@ -273,21 +313,27 @@ def _enlarged(batch: Array) -> Array:
 
 
 def _in_batches(
-    run: Callable[[Signature, NDArray[Any]], NDArray[Any]], signature: Signature, batch: Array
-) -> Array:
-    """Repaint uint8 [N, H, W, 3] in batches that the model takes."""
+    run: Callable[[Signature, NDArray[Any]], tuple[NDArray[Any], Statistics | None]],
+    signature: Signature,
+    batch: Array,
+) -> tuple[Array, Statistics | None]:
+    """Repaint uint8 [N, H, W, 3] in batches that the model takes; the statistics of each image."""
     if signature.native and signature.batch in (None, len(batch)):
         return run(signature, batch)
     size = batch.shape[1:3]
     if signature.batch is None:
-        return signature.decode(run(signature, signature.encode(batch)), size)
-    done = []
+        stylized, statistics = run(signature, signature.encode(batch))
+        return signature.decode(stylized, size), statistics
+    done: list[Array] = []
+    found: list[Statistics] = []
     for start in range(0, len(batch), signature.batch):
         part = batch[start : start + signature.batch]
         missing = signature.batch - len(part)
         full = np.concatenate([part, np.repeat(part[-1:], missing, 0)])
-        done.append(signature.decode(run(signature, signature.encode(full)), size)[: len(part)])
-    return np.concatenate(done)
+        stylized, statistics = run(signature, signature.encode(full))
+        done.append(signature.decode(stylized, size)[: len(part)])
+        found += [] if statistics is None else [statistics[: len(part)]]
+    return np.concatenate(done), np.concatenate(found) if found else None
 
 
 def _read(path: Path) -> bytes:

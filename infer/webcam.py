@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -77,7 +77,8 @@ class WebcamConfig:
         size: long side at which frames are repainted and shown; None for the camera's.
         fps: frame rate to hold by choosing that size; None to leave it.
         strength: 0 to 1.
-        keep_color: how to give each frame its own colours back; None for what the style asks for.
+        keep_color: how to give each frame its own colours back, or `none`; None for what the style
+            asks for.
         mirror: whether left and right change places.
         figures: whether the picture tells frame rate, age and style.
         snapshots: folder of the pictures that a key saves.
@@ -88,7 +89,7 @@ class WebcamConfig:
     size: int | None = None
     fps: float | None = None
     strength: float = 1.0
-    keep_color: KeepColor | None = None
+    keep_color: KeepColor | Literal["none"] | None = None
     mirror: bool = False
     figures: bool = True
     snapshots: Path = Path()
@@ -205,7 +206,7 @@ class _Live:
         self.view = View(
             style=0,
             strength=config.strength,
-            keep_color=config.keep_color or styles[0].keep_color,
+            keep_color=self._kept(0),
             mirror=config.mirror,
             figures=config.figures,
         )
@@ -310,13 +311,12 @@ class _Live:
         view, count = self.view, len(self.styles)
         if key in ("n", "p"):
             style = (view.style + (1 if key == "n" else -1)) % count
-            keep = self.config.keep_color or self.styles[style].keep_color
-            view = replace(view, style=style, keep_color=keep)
+            view = replace(view, style=style, keep_color=self._kept(style))
         elif key in ("+", "-"):
             strength = view.strength + (STEP if key == "+" else -STEP)
             view = replace(view, strength=round(min(1.0, max(0.0, strength)), 2))
         elif key == "c":
-            chosen = self.config.keep_color or "luminance"
+            chosen = self._kept(view.style) or "luminance"
             view = replace(view, keep_color=None if view.keep_color else chosen)
         elif key == "s":
             view = replace(view, split=not view.split)
@@ -341,6 +341,11 @@ class _Live:
             else:
                 self._stop_recording()
         self.view = view
+
+    def _kept(self, style: int) -> KeepColor | None:
+        """How a style's frames get their own colours back, before a key changes that."""
+        asked = self.config.keep_color
+        return None if asked == "none" else asked or self.styles[style].keep_color
 
     def _record(self, path: Path) -> None:
         self.recording = Recording(path, self.camera.rate or 30.0)

@@ -7,7 +7,7 @@ import typer
 from nst import cli as optimize_cli
 from nst import cli_color
 from nst.infer import cli as infer_cli
-from nst.infer import cli_info, cli_inspect, cli_video, cli_webcam
+from nst.infer import cli_flicker, cli_info, cli_inspect, cli_video, cli_webcam
 from nst.train import cli as train_cli
 from nst.train import cli_bench, cli_score
 
@@ -27,6 +27,7 @@ parts = (
     cli_color,
     cli_score,
     cli_inspect,
+    cli_flicker,
     cli_bench,
     cli_info,
 )

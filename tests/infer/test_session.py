@@ -363,5 +363,5 @@ def test_buffers_on_a_gpu_are_kept_while_the_size_stays(
     run = session._BoundRunner(FakeSession())  # type: ignore[arg-type]
     for image, made in ((photograph, 2), (photograph[::-1], 2), (photograph[:40], 4)):
         batch = np.ascontiguousarray(image[None])
-        np.testing.assert_array_equal(run(Signature(), batch), 255 - batch)
+        np.testing.assert_array_equal(run(Signature(), batch)[0], 255 - batch)
         assert FakeValue.made == made

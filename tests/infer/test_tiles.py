@@ -156,8 +156,11 @@ def test_statistics_are_those_that_the_network_takes(
         with pytest.raises(UsageError, match="give uint8"):
             stylizer.statistics(big[..., :1])
         # Handed in, they change nothing; those of another frame do.
-        np.testing.assert_array_equal(stylizer._repaint(big[None], got), stylized)
-        assert (stylizer._repaint(big[None], other) != stylized).mean() > 0.3
+        np.testing.assert_array_equal(stylizer.frame(big, held=got)[0], stylized[0])
+        changed, own = stylizer.frame(big, held=other)
+        assert (changed != stylized[0]).mean() > 0.3
+        assert own is not None
+        assert own.shape == expected.shape
     if precision == "fp32":
         with torch.no_grad():
             ours = network.statistics(to_tensor(big), network.rim)
