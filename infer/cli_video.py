@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import TextColumn
 
+from nst.config import check_number
 from nst.console import Debug, clock, command, progress_bar, say
-from nst.infer.cli import KeepColorOption, ProviderOption, StrengthOption, ThreadsOption
+from nst.errors import UsageError
+from nst.infer.cli import (
+    KeepColorOption,
+    ProviderOption,
+    StabilizeOption,
+    StrengthOption,
+    ThreadsOption,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +31,14 @@ def video_command(
     out: Annotated[
         Path, typer.Argument(metavar="OUT", help="Video to write; the suffix names the container.")
     ],
-    style: Annotated[Path, typer.Option(help="Model that nst-train made, an .onnx file.")],
+    style: Annotated[
+        Path | None, typer.Option(help="Model that nst-train made, an .onnx file.")
+    ] = None,
+    styles: Annotated[
+        str | None,
+        typer.Option(help="Several over time: a.onnx@0,b.onnx@5.5 changes after 5.5 seconds."),
+    ] = None,
+    fade: Annotated[float, typer.Option(help="Seconds in which styles change over.")] = 1.0,
     size: Annotated[
         int | None, typer.Option(help="Long side, pixels. Default: the source's.")
     ] = None,
@@ -31,6 +46,9 @@ def video_command(
     duration: Annotated[
         float | None, typer.Option(help="How much to repaint, seconds. Default: the rest.")
     ] = None,
+    fps: Annotated[
+        float, typer.Option(help="Frames per second, where IN is numbered images.")
+    ] = 25.0,
     strength: StrengthOption = 1.0,
     keep_color: KeepColorOption = None,
     codec: Annotated[
@@ -49,6 +67,10 @@ def video_command(
     hardware: Annotated[
         bool, typer.Option("--hardware", help="Encode in hardware, where there is some.")
     ] = False,
+    stabilize: StabilizeOption = False,
+    workers: Annotated[
+        int, typer.Option(help="Processes that repaint a part of the video each.")
+    ] = 1,
     provider: ProviderOption = "auto",
     threads: ThreadsOption = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
@@ -59,21 +81,34 @@ def video_command(
     Ctrl-C leaves a file of what was done.
     """
     from nst.infer.encode import EncodeConfig
-    from nst.infer.session import Stylizer, check_strength
+    from nst.infer.parallel import repaint_in_parallel
+    from nst.infer.scenes import Look, Painter, parse_styles
     from nst.infer.video import VideoProgress, repaint_video
 
-    check_strength(strength)
-    encode = EncodeConfig(codec, crf, preset, hardware)
-    with (
-        Stylizer(style, provider=provider, threads=threads) as stylizer,
-        progress_bar(TextColumn("{task.fields[pace]}")) as bar,
-    ):
-        for note in stylizer.notes:
+    if (style is None) == (styles is None):
+        raise UsageError("give --style MODEL, or --styles MODEL@SECONDS,… for several over time")
+    look = Look(
+        ((style, 0.0),) if style is not None else parse_styles(styles or ""),
+        fade=fade,
+        strength=strength,
+        keep_color=keep_color,
+        stabilize=stabilize,
+        provider=provider,
+        threads=threads,
+    )
+    options: dict[str, Any] = {
+        "size": size,
+        "start": start,
+        "duration": duration,
+        "encode": EncodeConfig(codec, crf, preset, hardware),
+    }
+    check_number("workers", workers, least=1)
+    with Painter(look) as painter, progress_bar(TextColumn("{task.fields[pace]}")) as bar:
+        for note in painter.notes:
             say(f"note: {note}")
         if not quiet:
-            say(f"style {stylizer.name} on {stylizer.provider}")
+            say(f"style {painter.name} on {painter.provider}")
         task = bar.add_task("repainting", total=None, pace="")
-        keep = keep_color or stylizer.keep_color
 
         def report(progress: VideoProgress) -> None:
             pace = f"{progress.frames_per_second:.1f} frames/s"
@@ -82,17 +117,11 @@ def video_command(
             total = None if progress.done is None else 1.0
             bar.update(task, total=total, completed=progress.done or 0.0, pace=pace)
 
-        result = repaint_video(
-            lambda image: stylizer(image, strength),
-            source,
-            out,
-            size=size,
-            start=start,
-            duration=duration,
-            keep_color=None if keep == "none" else keep,
-            encode=encode,
-            callback=report,
-        )
+        if workers == 1:
+            result = repaint_video(painter, source, out, fps=fps, callback=report, **options)
+        else:
+            painter.close()  # the workers open the models for themselves
+            result = repaint_in_parallel(look, source, out, workers, callback=report, **options)
     for note in result.notes:
         say(f"note: {note}")
     if result.interrupted:

@@ -50,6 +50,7 @@ class EncodeConfig:
             suits the file's suffix.
         crf: constant quality, lower is better and larger; None for the codec's usual one.
         preset: speed of the encoder, as it names them (`ultrafast` … `veryslow` for H.264).
+        joined: the file is a part that will be joined with others.
         hardware: encode on the graphics card or the processor's media unit, if there is one.
     """
 
@@ -57,6 +58,7 @@ class EncodeConfig:
     crf: int | None = None
     preset: str | None = None
     hardware: bool = False
+    joined: bool = False
 
     def __post_init__(self) -> None:
         if self.crf is not None:
@@ -78,6 +80,7 @@ class VideoWriter:
         extras: streams of sound and subtitles whose packets are to come. They are copied where the
             container takes them; sound that it doesn't is encoded anew, and the rest left out.
         metadata, chapters: of the file.
+        copied: a stream of video whose packets are to come through `copy`, in place of frames.
 
     Attributes:
         notes: a line for each stream that could not be copied.
@@ -101,6 +104,7 @@ class VideoWriter:
         extras: Sequence[Extra] = (),
         metadata: Mapping[str, str] | None = None,
         chapters: Sequence[av.container.core.Chapter] = (),
+        copied: VideoStream | None = None,
     ) -> None:
         self.path, self.size, self.colors = Path(path), size, colors
         config = config or EncodeConfig()
@@ -118,8 +122,11 @@ class VideoWriter:
                 ) from error
             self._closing.callback(self._container.close)
             self._time_base = self._unit = time_base
-            self._stream = self._video(config, rate)
-            self._stream.sample_aspect_ratio = pixel_aspect
+            if copied is None:
+                self._stream = self._video(config, rate)
+                self._stream.sample_aspect_ratio = pixel_aspect
+            else:
+                self._stream = self._container.add_stream_from_template(copied)
             self.encoder = self._stream.codec_context.codec.name
             self._extras = {extra: self._extra(extra) for extra in extras}
             self._container.metadata.update(metadata or {})
@@ -131,6 +138,7 @@ class VideoWriter:
             self._abandon(error)
             raise
         self.frames, self._last = 0, -(1 << 62)
+        self._copies = copied is not None
 
     def write(self, part: Frame | AnyPacket) -> None:
         """A frame, or a packet of one of `extras`.
@@ -146,6 +154,17 @@ class VideoWriter:
             for packet in self._taken(part):
                 self._container.mux(packet)
 
+    def copy(self, packet: AnyPacket) -> None:
+        """A packet of the `copied` stream, at its new time.
+
+        Raises:
+            NstError: it can't be written: the disk is full.
+        """
+        packet.stream = self._stream
+        with self._written():
+            self._container.mux(packet)
+        self.frames += 1
+
     def close(self) -> None:
         """Finish the file and put it in its place.
 
@@ -154,7 +173,8 @@ class VideoWriter:
         """
         try:
             with self._written():
-                self._container.mux(self._stream.encode(None))
+                if not self._copies:
+                    self._container.mux(self._stream.encode(None))
                 for extra in self._extras.values():
                     if isinstance(extra, _Transcoder):
                         self._container.mux(extra.flush())
@@ -228,6 +248,8 @@ class VideoWriter:
             stream.time_base = stream.codec_context.time_base = self._unit
             stream.codec_context.colorspace = self.colors.matrix
             stream.codec_context.color_range = self.colors.range
+            stream.codec_context.color_primaries = self.colors.primaries
+            stream.codec_context.color_trc = self.colors.transfer
             if config.hardware and codec in _ENCODERS and name == names[-1]:
                 self.notes.append(f"no hardware encodes {codec} here: {name} does")
             return stream
@@ -382,6 +404,8 @@ def _options(name: str, codec: str, config: EncodeConfig) -> dict[str, str]:
         options["preset"] = config.preset
     elif name in ("libx264", "libx265"):
         options["preset"] = "veryfast"
+    if name == "libx264" and config.joined:
+        options["x264-params"] = "stitchable=1"
     if name == "libx265":
         options["x265-params"] = "log-level=error"
     return options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _HD = 720  # lines from which BT.709 is meant where nothing is said
 _SHORT = 0.25  # seconds by which a whole file may end before its declared end
 _JUMP = 1  # seconds back in time that mean another recording, not disorder
 _LATEST = 1e7  # seconds; more is no video
+_LAG = 10.0  # seconds by which sound may lie behind the pictures in a file
+_UNSAID = 2  # of primaries and transfer, in FFmpeg's numbers
 Extra = AudioStream | SubtitleStream
 AnyPacket: TypeAlias = "Packet[Any]"
 
@@ -51,6 +54,7 @@ class VideoReader(Closing):
 
     Args:
         start, duration: seconds; None for the whole, or the rest.
+        extras: whether sound and subtitles are read, too.
 
     Attributes:
         size: (height, width) of the frames, upright.
@@ -74,6 +78,7 @@ class VideoReader(Closing):
         *,
         start: float = 0.0,
         duration: float | None = None,
+        extras: bool = True,
     ) -> None:
         check_number("start", start, most=_LATEST)
         if duration is not None:
@@ -105,10 +110,8 @@ class VideoReader(Closing):
         sides = (first.height, first.width)
         self.size = sides[::-1] if self.turns % 2 else sides
         self.colors = Colors.of(first)
-        self.extras: tuple[Extra, ...] = (
-            *self._container.streams.audio,
-            *self._container.streams.subtitles,
-        )
+        streams = self._container.streams
+        self.extras: tuple[Extra, ...] = (*streams.audio, *streams.subtitles) if extras else ()
         self._start, self._duration = start, duration
         self.seconds = None if whole is None else max(0.0, whole - start)
         if duration is not None:
@@ -137,12 +140,24 @@ class VideoReader(Closing):
 
     def __iter__(self) -> Iterator[Frame | AnyPacket]:
         """Frames, and packets of `extras`, in the order of the file; times begin with `start`."""
-        stop = self._duration
+        stop, ended = self._duration, False
         origin = round(self._origin / self.time_base)
+        waited = set(self.extras)  # streams whose packets before the end may still come
         for packet in self._packets():
             if packet.stream is not self._stream:
                 if packet.dts is not None and self._shift(packet, stop):
                     yield packet
+                elif ended and stop is not None and packet.stream in waited:
+                    waited.discard(packet.stream)
+                    if not waited:
+                        return
+                continue
+            if ended:
+                assert stop is not None
+                if packet.dts is not None:
+                    late = float((packet.dts - origin) * self.time_base)
+                    if late > stop + _LAG:
+                        return
                 continue
             for frame in self._decoded(packet):
                 clock = self._clock(self._stream)
@@ -152,9 +167,38 @@ class VideoReader(Closing):
                 if seconds < -1e-6:
                     continue
                 if stop is not None and seconds >= stop - 1e-6:
-                    return
+                    if not waited:
+                        return
+                    ended = True
+                    break
                 self.end = max(self.end, seconds + float(length * self.time_base))
                 yield Frame(self._upright(frame), pts, frame.duration or 0)
+
+    def key_times(self) -> list[float]:
+        """Seconds at which there are key frames, from the beginning of the file.
+
+        Raises:
+            UsageError: the timestamps go back, as where recordings were put together.
+        """
+        begin, times, latest = self._begin(), [], -math.inf
+        with _open(self.path) as container:
+            for packet in container.demux(container.streams[self._stream.index]):
+                if packet.dts is None or packet.pts is None or packet.time_base is None:
+                    continue
+                dts = float(packet.dts * packet.time_base)
+                if dts < latest - _JUMP:
+                    raise UsageError(f"the timestamps of {self.path} go back: leave out --workers")
+                latest = max(latest, dts)
+                if packet.is_keyframe:
+                    times.append(float(packet.pts * packet.time_base - begin))
+        return times
+
+    def extra_packets(self, stop: float | None = None) -> Iterator[AnyPacket]:
+        """The packets of `extras` alone, up to `stop` seconds; in place of iterating over all."""
+        stop = self._duration if stop is None else stop
+        for packet in self._container.demux(*self.extras) if self.extras else ():
+            if packet.dts is not None and self._shift(packet, stop):
+                yield packet
 
     def close(self) -> None:
         """Release the file."""
@@ -301,10 +345,16 @@ class _Clock:
 
 @dataclass(frozen=True)
 class Colors:
-    """How YUV stands for RGB: the matrix (BT.601, BT.709, …), and whether it uses all levels."""
+    """How YUV stands for RGB: the matrix (BT.601, BT.709, …), and whether it uses all levels.
+
+    What the RGB stands for, primaries and transfer, is passed on as it is: a player then shows the
+    picture in HDR if the source was.
+    """
 
     matrix: int
     range: int
+    primaries: int = _UNSAID
+    transfer: int = _UNSAID
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Colors:
@@ -314,7 +364,8 @@ class Colors:
             guess = Colorspace.ITU709 if frame.height >= _HD else Colorspace.ITU601
             matrix = Colorspace.ITU601 if matrix == 6 else guess  # SMPTE 170M is BT.601
         full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-        return cls(int(matrix), int(ColorRange.JPEG if full else ColorRange.MPEG))
+        levels = ColorRange.JPEG if full else ColorRange.MPEG
+        return cls(int(matrix), int(levels), int(frame.color_primaries), int(frame.color_trc))
 
 
 def _open(path: str) -> av.container.InputContainer:

@@ -8,21 +8,30 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
-from nst import color
-from nst.config import KeepColor, check_number
+from nst.config import check_number
 from nst.errors import UsageError, VideoError
 from nst.files import same_file
 from nst.images import Array
 from nst.infer.encode import EncodeConfig, VideoWriter
 from nst.infer.frames import AnyPacket, Frame, VideoReader
 from nst.infer.resize import resized, scaled
+from nst.infer.sequence import GIFWriter, SequenceReader, SequenceWriter, has_pattern, is_sequence
 
 T = TypeVar("T")
+FPS = 25.0  # of numbered images
 WAITING = 6  # frames between two stages, enough for uneven work: 37 MB at 1920×1080
 _RECENT = 2.0  # seconds over which the pace is measured
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """What repaints a frame, HWC uint8 RGB, by the second of the film at which it is shown."""
+
+    def at(self, image: Array, seconds: float) -> Array: ...
 
 
 class Sink(Protocol):
@@ -70,60 +79,64 @@ class VideoResult:
 
 
 def repaint_video(
-    stylize: Callable[[Array], Array],
+    stylize: Callable[[Array], Array] | Timed,
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
     size: int | None = None,
     start: float = 0.0,
     duration: float | None = None,
-    keep_color: KeepColor | None = None,
+    lead: float = 0.0,
+    fps: float = FPS,
+    extras: bool = True,
     encode: EncodeConfig | None = None,
     callback: Callable[[VideoProgress], None] | None = None,
 ) -> VideoResult:
-    """Repaint a video file; sound, subtitles, chapters and timestamps are those of the source.
+    """Repaint a film; sound, subtitles, chapters and timestamps are those of the source.
 
     Args:
-        stylize: HWC uint8 RGB to the same; a `Stylizer`.
+        stylize: HWC uint8 RGB to the same, called with the frames in their order: a `Stylizer`, or
+            a `Painter`, which holds what models take from frames as a whole.
+        source: a video file, a folder of numbered images, or a pattern as `frames/%04d.png`.
+        target: a video file, a GIF, or a pattern.
         size: long side of the repainted video in pixels, even if it is larger; None for the
             source's.
         start, duration: seconds of the source; None for all the rest.
-        keep_color: how to give each frame its own colours back; see `nst.color.keep_color`.
+        lead: seconds before the start that are painted too and then left out, for what remembers
+            the frames before.
+        fps: of numbered images.
+        extras: whether sound and subtitles are copied.
+        encode: how the video is encoded.
         callback: called after every frame.
 
     Raises:
         VideoError: the source is missing or no video. UsageError: the target is the source, an
         option makes no sense. NstError: the target can't be written.
     """
-    if same_file(source, target):
-        raise UsageError(f"{target} is the video to be repainted: name another file")
+    check_target(source, target)
     if size is not None:
         check_number("size", size, least=32, most=16384)
+    lead = max(0.0, min(lead, start))
     begun = time.monotonic()
-    with VideoReader(source, start=start, duration=duration) as reader:
+    whole = None if duration is None else duration + lead
+    with open_source(source, fps, start - lead, whole, extras=extras) as reader:
         sides = reader.size if size is None else scaled(reader.size, size)
-        with VideoWriter(
-            Path(target),
-            sides,
-            time_base=reader.time_base,
-            rate=reader.rate,
-            colors=reader.colors,
-            config=encode,
-            pixel_aspect=reader.pixel_aspect,
-            extras=reader.extras,
-            metadata=reader.metadata,
-            chapters=reader.chapters(),
-        ) as writer:
+        unit = reader.time_base
+        led = round(lead / unit)  # timestamps count from the lead
+        with _open_target(Path(target), reader, sides, encode) as writer:
 
-            def paint(image: Array) -> Array:
-                image = resized(image, sides)
-                stylized = stylize(image)
-                if keep_color is None:
-                    return stylized
-                return color.keep_color(stylized, image, keep_color)
+            def repaint(frame: Frame) -> Frame | None:
+                pts = frame.pts - led
+                image = resized(frame.image, sides)
+                if isinstance(stylize, Timed):
+                    image = stylize.at(image, float(pts * unit))
+                else:
+                    image = stylize(image)
+                return replace(frame, image=image, pts=pts) if pts >= 0 else None
 
-            pace = _Pace(float(reader.time_base), reader.seconds, callback)
-            interrupted = run_stages(reader, paint, writer, pace)
+            seconds = None if reader.seconds is None else reader.seconds - lead
+            pace = _Pace(float(unit), seconds, callback)
+            interrupted = run_stages(reader, repaint, writer, pace)
             if not writer.frames:  # what is at the target stays
                 if interrupted:
                     raise KeyboardInterrupt
@@ -139,16 +152,62 @@ def repaint_video(
         )
 
 
+def check_target(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Raise `UsageError` where the source would be overwritten."""
+    if same_file(source, target) or os.fspath(source) == os.fspath(target):
+        raise UsageError(f"{target} is the video to be repainted: name another file")
+
+
+def open_source(
+    source: str | os.PathLike[str],
+    fps: float = FPS,
+    start: float = 0.0,
+    duration: float | None = None,
+    *,
+    extras: bool = True,
+) -> VideoReader | SequenceReader:
+    """A video file, or numbered images at `fps` frames per second."""
+    if not is_sequence(source):
+        return VideoReader(source, start=start, duration=duration, extras=extras)
+    check_number("fps", fps, above=True, most=1000)
+    rate = Fraction(fps).limit_denominator(1001)
+    return SequenceReader(source, rate, start=start, duration=duration)
+
+
+def _open_target(
+    target: Path,
+    reader: VideoReader | SequenceReader,
+    sides: tuple[int, int],
+    encode: EncodeConfig | None,
+) -> VideoWriter | SequenceWriter | GIFWriter:
+    if has_pattern(target):
+        return SequenceWriter(target, reader.extras)
+    if target.suffix.lower() == ".gif":
+        return GIFWriter(target, time_base=reader.time_base, rate=reader.rate, extras=reader.extras)
+    return VideoWriter(
+        target,
+        sides,
+        time_base=reader.time_base,
+        rate=reader.rate,
+        colors=reader.colors,
+        config=encode,
+        pixel_aspect=reader.pixel_aspect,
+        extras=reader.extras,
+        metadata=reader.metadata,
+        chapters=reader.chapters(),
+    )
+
+
 def run_stages(
     source: Iterable[Frame | AnyPacket],
-    paint: Callable[[Array], Array],
+    paint: Callable[[Frame], Frame | None],
     sink: Sink,
     callback: Callable[[Frame], None] = lambda _: None,
 ) -> bool:
     """Repaint the frames of `source` into `sink`, which are read and written in other threads.
 
-    Packets pass as they are, in their place. Ctrl-C ends it with what is painted; a second one, at
-    once, as an error would.
+    Packets pass as they are, in their place; a frame of which `paint` makes None is left out.
+    Ctrl-C ends it with what is painted; a second one, at once, as an error would.
 
     Args:
         callback: called in the sink's thread after each frame.
@@ -182,9 +241,8 @@ def run_stages(
             for thread in threads:
                 thread.start()
             for part in read:
-                if isinstance(part, Frame):
-                    part = replace(part, image=paint(part.image))
-                if not painted.put(part):
+                made = paint(part) if isinstance(part, Frame) else part
+                if made is not None and not painted.put(made):
                     break
             finish()
         except KeyboardInterrupt:

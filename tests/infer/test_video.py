@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from nst.errors import NstError, UsageError, VideoError
 from nst.images import Array
 from nst.infer.encode import EncodeConfig, VideoWriter
 from nst.infer.frames import Frame, VideoReader
+from nst.infer.scenes import Look, Painter
 from nst.infer.session import Stylizer
 from nst.infer.video import WAITING, VideoProgress, repaint_video, run_stages
 
@@ -38,6 +40,10 @@ def same(image: Array) -> Array:
 
 def darker(image: Array) -> Array:
     return image // 2
+
+
+def framewise(paint: Callable[[Array], Array]) -> Callable[[Frame], Frame]:
+    return lambda frame: replace(frame, image=paint(frame.image))
 
 
 def frames_of(path: Path, **options: Any) -> list[Frame]:
@@ -179,12 +185,14 @@ def test_a_smaller_video_keeps_its_shape(tmp_path: Path) -> None:
     assert decoded(tmp_path / "b.mp4")[0][0].shape == (48, 64, 3)
 
 
-def test_each_frame_keeps_its_colours(tmp_path: Path) -> None:
+def test_each_frame_keeps_its_colours(tmp_path: Path, model_path: Path) -> None:
     images = pictures(3)
     source = make_clip(tmp_path / "a.mp4", images)
-    repaint_video(darker, source, tmp_path / "b.mp4", keep_color="luminance", encode=FINE)
-    for made, image in zip(decoded(tmp_path / "b.mp4")[0], images, strict=True):
-        assert off(made, np.asarray(keep_color(image // 2, image, "luminance"))) < 5
+    with Painter(Look(((model_path, 0.0),), strength=0.2, keep_color="luminance")) as painter:
+        repaint_video(painter, source, tmp_path / "b.mp4", encode=FINE)
+    with Stylizer(model_path) as stylizer:
+        for made, image in zip(decoded(tmp_path / "b.mp4")[0], images, strict=True):
+            assert off(made, keep_color(stylizer(image, 0.2), image, "luminance")) < 5
 
 
 def test_what_a_container_does_not_take(tmp_path: Path) -> None:
@@ -346,7 +354,7 @@ def test_ctrl_c_while_the_last_frames_are_written() -> None:
 
     clock = Clock()
     clock.start()
-    assert run_stages(source, same, sink)
+    assert run_stages(source, framewise(same), sink)
     clock.join()
     assert [part.pts for part in sink.parts] == list(range(8))
     assert threading.active_count() == before
@@ -417,7 +425,7 @@ def test_stages_keep_the_order_and_little_in_memory() -> None:
         ahead.append(source.read - len(sink.parts))
         return image + 1
 
-    assert run_stages(source, paint, sink) is False
+    assert run_stages(source, framewise(paint), sink) is False
     assert [part.pts for part in sink.parts] == list(range(60))
     assert all((part.image == part.pts + 1).all() for part in sink.parts)
     assert max(ahead) <= 2 * WAITING + 4
@@ -432,15 +440,15 @@ def test_an_error_in_any_stage_ends_all() -> None:
         raise VideoError("bad")
 
     with pytest.raises(VideoError, match="bad"):
-        run_stages(broken(), same, Kept())
+        run_stages(broken(), framewise(same), Kept())
     with pytest.raises(OSError, match="No space"):
-        run_stages(Numbers(1000), same, Kept(breaks=4))
+        run_stages(Numbers(1000), framewise(same), Kept(breaks=4))
 
     def fail(_: Array) -> Array:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_stages(Numbers(1000), fail, Kept())
+        run_stages(Numbers(1000), framewise(fail), Kept())
     assert threading.active_count() == before
 
 
@@ -471,7 +479,7 @@ def test_the_command(tmp_path: Path, model_path: Path) -> None:
         (("missing.mp4", "b.mp4"), 1, ["missing.mp4 does not exist"]),
         (("empty.mp4", "b.mp4"), 1, ["empty.mp4 is empty"]),
         (("text.mp4", "b.mp4"), 1, ["text.mp4", "no video that can be read"]),
-        ((".", "b.mp4"), 1, ["is a folder"]),
+        ((".", "b.mp4"), 1, [". names no images", "a pattern"]),
         (("sound.mp4", "b.mp4"), 1, ["sound.mp4 holds no video"]),
         (("cut.mp4", "b.mp4"), 1, ["cut.mp4", "damaged"]),
         (("a.mp4", "a.mp4"), 2, ["is the video to be repainted"]),
