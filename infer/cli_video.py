@@ -83,6 +83,7 @@ def video_command(
     from nst.infer.encode import EncodeConfig
     from nst.infer.parallel import repaint_in_parallel
     from nst.infer.scenes import Look, Painter, parse_styles
+    from nst.infer.sequence import is_sequence
     from nst.infer.video import VideoProgress, repaint_video
 
     if (style is None) == (styles is None):
@@ -135,7 +136,8 @@ def video_command(
         )
     if result.shortfall or result.damaged:
         missing = f"{result.shortfall:.2f} s of it are missing" if result.shortfall else ""
-        damaged = f"{result.damaged} damaged packets were left out" if result.damaged else ""
+        parts = "images" if is_sequence(source) else "packets"
+        damaged = f"{result.damaged} damaged {parts} were left out" if result.damaged else ""
         said = ", and ".join(part for part in (missing, damaged) if part)
         say(f"error: {source} is damaged or cut off: {said}")
         raise typer.Exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,6 +128,7 @@ class VideoWriter:
                 self._stream.sample_aspect_ratio = pixel_aspect
             else:
                 self._stream = self._container.add_stream_from_template(copied)
+                self._stream.codec_context.framerate = rate  # the template has its unit's
             self.encoder = self._stream.codec_context.codec.name
             self._extras = {extra: self._extra(extra) for extra in extras}
             self._container.metadata.update(metadata or {})
@@ -227,11 +229,7 @@ class VideoWriter:
                 names = [name for name in units if name in av.codecs_available] + names
         for name in names:
             encoder = _encoder(name)
-            if not _fits(self._container, encoder.canonical_name):
-                raise UsageError(
-                    f"{name} does not go into a {self.path.suffix} file: choose another --codec "
-                    "or another suffix"
-                )
+            _check_fits(self._container, encoder, self.path.suffix)
             options = _options(name, codec, config)
             if self._container.format.name in _FRAMES:
                 self._unit = 1 / rate
@@ -386,6 +384,25 @@ def _fits(container: av.container.OutputContainer, codec: str) -> bool:
     if container.format.name == "mpegts":
         return codec in ("h264", "hevc", "mpeg2video", "aac", "mp3", "mp2", "ac3", "opus")
     return codec in container.supported_codecs
+
+
+def check_fits(path: Path, codec: str) -> None:
+    """Raise `UsageError` where a file of this suffix, .mkv or like its format, takes no `codec`."""
+    suffix = path.suffix.lower()
+    form = {".mkv": "matroska", ".m4v": "mp4"}.get(suffix, suffix.removeprefix("."))
+    encoder = _encoder(_ENCODERS.get(codec, (codec, 0))[0])
+    with av.open(io.BytesIO(), "w", format=form) as container:
+        _check_fits(container, encoder, path.suffix)
+
+
+def _check_fits(
+    container: av.container.OutputContainer, encoder: av.codec.Codec, suffix: str
+) -> None:
+    if not _fits(container, encoder.canonical_name):
+        raise UsageError(
+            f"{encoder.name} does not go into a {suffix} file: choose another --codec or another "
+            "suffix"
+        )
 
 
 def _options(name: str, codec: str, config: EncodeConfig) -> dict[str, str]:

@@ -118,6 +118,7 @@ class VideoReader(Closing):
             self.seconds = duration if self.seconds is None else min(duration, self.seconds)
         self.damaged, self.end = 0, 0.0
         self._heard = 0.0  # where the last packet of the extras is
+        self._past: set[av.stream.Stream] = set()  # those of which no packet can come any more
         self._clocks: dict[int, _Clock] = {}
 
     @property
@@ -142,15 +143,12 @@ class VideoReader(Closing):
         """Frames, and packets of `extras`, in the order of the file; times begin with `start`."""
         stop, ended = self._duration, False
         origin = round(self._origin / self.time_base)
-        waited = set(self.extras)  # streams whose packets before the end may still come
         for packet in self._packets():
             if packet.stream is not self._stream:
                 if packet.dts is not None and self._shift(packet, stop):
                     yield packet
-                elif ended and stop is not None and packet.stream in waited:
-                    waited.discard(packet.stream)
-                    if not waited:
-                        return
+                elif ended and self._past.issuperset(self.extras):
+                    return
                 continue
             if ended:
                 assert stop is not None
@@ -167,7 +165,7 @@ class VideoReader(Closing):
                 if seconds < -1e-6:
                     continue
                 if stop is not None and seconds >= stop - 1e-6:
-                    if not waited:
+                    if self._past.issuperset(self.extras):
                         return
                     ended = True
                     break
@@ -177,10 +175,12 @@ class VideoReader(Closing):
     def key_times(self) -> list[float]:
         """Seconds at which there are key frames, from the beginning of the file.
 
+        Those only that have a frame before them which is not before the start.
+
         Raises:
             UsageError: the timestamps go back, as where recordings were put together.
         """
-        begin, times, latest = self._begin(), [], -math.inf
+        begin, times, latest, first = self._begin(), [], -math.inf, math.inf
         with _open(self.path) as container:
             for packet in container.demux(container.streams[self._stream.index]):
                 if packet.dts is None or packet.pts is None or packet.time_base is None:
@@ -189,9 +189,12 @@ class VideoReader(Closing):
                 if dts < latest - _JUMP:
                     raise UsageError(f"the timestamps of {self.path} go back: leave out --workers")
                 latest = max(latest, dts)
+                time = float(packet.pts * packet.time_base - begin)
+                if time >= self._start - 1e-6:
+                    first = min(first, time)
                 if packet.is_keyframe:
-                    times.append(float(packet.pts * packet.time_base - begin))
-        return times
+                    times.append(time)
+        return [time for time in times if time > first]
 
     def extra_packets(self, stop: float | None = None) -> Iterator[AnyPacket]:
         """The packets of `extras` alone, up to `stop` seconds; in place of iterating over all."""
@@ -304,7 +307,10 @@ class VideoReader(Closing):
         later = 0 if packet.pts is None else packet.pts - packet.dts
         dts = self._clock(packet.stream).tell(packet.dts, packet.duration or 1) - offset
         seconds = float((dts + later) * base)
-        if (self._start and seconds < 0) or (stop is not None and seconds >= stop):
+        if stop is not None and seconds >= stop:
+            self._past.add(packet.stream)
+            return False
+        if self._start and seconds < 0:
             return False
         self._heard = max(self._heard, seconds)
         packet.dts, packet.pts = dts, dts + later

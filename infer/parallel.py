@@ -8,11 +8,12 @@ import os
 import queue
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -22,9 +23,9 @@ import av
 
 from nst.config import check_number
 from nst.errors import NstError, UsageError
-from nst.files import cannot_write
+from nst.files import cannot_write, check_writable
 from nst.images import Array
-from nst.infer.encode import EncodeConfig, VideoWriter
+from nst.infer.encode import EncodeConfig, VideoWriter, check_fits
 from nst.infer.frames import AnyPacket, VideoReader
 from nst.infer.limits import quota_threads
 from nst.infer.scenes import Look, Painter
@@ -55,7 +56,7 @@ class _Job:
     size: int | None
     begin: float
     encode: EncodeConfig
-    parent: int
+    target: str
 
 
 def repaint_in_parallel(
@@ -92,6 +93,8 @@ def repaint_in_parallel(
     begun = time.monotonic()
     encode = encode or EncodeConfig()
     codec = encode.codec or ("vp9" if target.suffix.lower() == ".webm" else "h264")
+    check_fits(target, codec)
+    check_writable(target)
     threads = look.threads or max(1, (quota_threads() or os.cpu_count() or 1) // workers)
     look = replace(look, threads=threads)
     with ExitStack() as stack:
@@ -111,7 +114,7 @@ def repaint_in_parallel(
             for number, (begin, end) in enumerate(zip(starts, [*starts[1:], stop], strict=True))
         ]
         encode = replace(encode, codec=codec, joined=True)
-        job = _Job(look, os.fspath(source), size, start, encode, os.getpid())
+        job = _Job(look, os.fspath(source), size, start, encode, os.fspath(target))
         results, interrupted = _work(job, parts, callback)
         if not results:
             raise KeyboardInterrupt
@@ -142,7 +145,7 @@ def _starts(
 ) -> list[float]:
     """Where the parts begin: at the start, and at the key frames nearest to equal shares."""
     stop = max(key_times, default=start) if seconds is None else start + seconds
-    inside = [time for time in key_times if start < time < stop]
+    inside = [time for time in key_times if start < time < stop - 1e-6]
     wanted = [start + (stop - start) * part / workers for part in range(1, workers)]
     near = {min(inside, key=lambda time: abs(time - goal)) for goal in wanted} if inside else set()
     return [start, *sorted(near)]
@@ -157,8 +160,9 @@ def _work(
     overall = _Overall(len(parts), callback)
     interrupted = False
     with ProcessPoolExecutor(len(parts), context, _prepare, (told, stop)) as pool:
-        futures = [pool.submit(_paint, job, number, part) for number, part in enumerate(parts)]
         try:
+            with _sheltered():
+                futures = [pool.submit(_paint, job, k, part) for k, part in enumerate(parts)]
             while True:
                 try:
                     pending = wait(futures, _TICK).not_done
@@ -172,18 +176,34 @@ def _work(
                     stop.set()
         finally:
             stop.set()  # a worker's error, or a second Ctrl-C, ends the others
+    for future in futures:  # before a result is taken: one that fails has stopped the others
+        error = future.exception()
+        if isinstance(error, BrokenProcessPool):
+            raise NstError("a worker was killed: is memory short? Give fewer --workers") from error
+        if error is not None:
+            raise error
     results = []
     for future in futures:
-        try:
-            result = future.result()
-        except BrokenProcessPool as error:
-            raise NstError("a worker was killed: is memory short? Give fewer --workers") from error
+        result = future.result()
         if result is None:
             break
         results.append(result)
         if result.interrupted:
             break
     return results, interrupted
+
+
+@contextmanager
+def _sheltered() -> Iterator[None]:
+    """Processes that are started meanwhile hear nothing of Ctrl-C, not even while they start."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _failed(future: Future[Any]) -> bool:
@@ -228,6 +248,15 @@ def _prepare(told: Any, stop: Any) -> None:
     global _told, _stop
     _told, _stop = told, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """A parent that is killed tells nobody: a worker would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _paint(job: _Job, number: int, part: _Part) -> VideoResult | None:
@@ -235,7 +264,7 @@ def _paint(job: _Job, number: int, part: _Part) -> VideoResult | None:
     with Painter(job.look, part.start - job.begin) as painter:
         try:
             return repaint_video(
-                _Stoppable(painter, job.parent),
+                _Stoppable(painter),
                 job.source,
                 part.path,
                 size=job.size,
@@ -248,16 +277,18 @@ def _paint(job: _Job, number: int, part: _Part) -> VideoResult | None:
             )
         except KeyboardInterrupt:
             return None
+        except NstError as error:  # nobody knows the part's file
+            raise type(error)(str(error).replace(os.fspath(part.path), job.target)) from error
 
 
 class _Stoppable:
-    """A painter that stops, as by Ctrl-C, when it is told to or its parent is gone."""
+    """A painter that stops, as by Ctrl-C, when it is told to."""
 
-    def __init__(self, painter: Painter, parent: int) -> None:
-        self._painter, self._parent = painter, parent
+    def __init__(self, painter: Painter) -> None:
+        self._painter = painter
 
     def at(self, image: Array, seconds: float) -> Array:
-        if _stop.is_set() or os.getppid() != self._parent:
+        if _stop.is_set():
             raise KeyboardInterrupt
         return self._painter.at(image, seconds)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -66,7 +67,7 @@ class Scenes:
 
     def __init__(self, scenes: Sequence[tuple[Stylize, float]], fade: float = FADE) -> None:
         starts = [start for _, start in scenes]
-        if not starts or starts[0] != 0 or any(b <= a for a, b in pairwise(starts)):
+        if not starts or starts[0] != 0 or not all(a < b < inf for a, b in pairwise(starts)):
             raise UsageError(
                 "the styles begin at "
                 f"{', '.join(f'{start:g}' for start in starts) or 'no'} s: let the first begin at "
@@ -77,13 +78,16 @@ class Scenes:
     def at(self, image: Array, seconds: float) -> Array:
         """Repaint the frame, HWC uint8 RGB, that is shown at `seconds`."""
         begun = [k for k, (_, start) in enumerate(self._scenes) if start <= seconds + 1e-6]
-        now = begun[-1] if begun else 0
-        stylize, start = self._scenes[now]
+        return self._faded(begun[-1] if begun else 0, image, seconds)
+
+    def _faded(self, number: int, image: Array, seconds: float) -> Array:
+        """A style, and those before it as far as they are still in sight."""
+        stylize, start = self._scenes[number]
         stylized = stylize(image)
         share = (seconds - start) / self._fade if self._fade else 1.0
-        if now == 0 or share >= 1:
+        if number == 0 or share >= 1:
             return stylized
-        before = self._scenes[now - 1][0](image)
+        before = self._faded(number - 1, image, seconds)
         return np.asarray(cv2.addWeighted(stylized, share, before, 1 - share, 0), np.uint8)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from nst.closing import Closing
 from nst.config import check_number
 from nst.errors import ImageError, UsageError, VideoError
-from nst.files import cannot_write, replacing
+from nst.files import cannot_write, check_writable, replacing
 from nst.images import WRITE_FORMATS, Array, image_names, load_image, save_image
 from nst.infer.frames import AnyPacket, Colors, Extra, Frame
 from nst.infer.resize import resized
@@ -27,6 +27,7 @@ _NUMBER = re.compile(r"%0?(\d*)d")
 _BT709, _LIMITED = 1, 1
 _TICK = Fraction(1, 100)  # of GIF
 _SHORTEST = 2  # ticks; players take less for a tenth of a second
+_LATEST = 1e7  # seconds; more is no film
 
 
 def has_pattern(path: str | os.PathLike[str]) -> bool:
@@ -36,7 +37,17 @@ def has_pattern(path: str | os.PathLike[str]) -> bool:
 
 def is_sequence(path: str | os.PathLike[str]) -> bool:
     """Whether a path to read from names numbered images: by a pattern, or as a folder."""
-    return has_pattern(path) or os.path.isdir(path)
+    # A video may have a name like `50%done.mp4`.
+    return os.path.isdir(path) or (has_pattern(path) and not os.path.exists(path))
+
+
+def overwrites(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> bool:
+    """Whether a target, a pattern or a file, names images that a folder or a pattern holds."""
+    if not is_sequence(source):
+        return False
+    names = _numbered(Path(target)) if has_pattern(target) else [Path(target)]
+    taken = {path.resolve() for path in _numbered(Path(source))}
+    return any(path.resolve() in taken for path in names)
 
 
 class SequenceReader(Closing):
@@ -63,9 +74,9 @@ class SequenceReader(Closing):
         start: float = 0.0,
         duration: float | None = None,
     ) -> None:
-        check_number("start", start)
+        check_number("start", start, most=_LATEST)
         if duration is not None:
-            check_number("duration", duration, above=True)
+            check_number("duration", duration, above=True, most=_LATEST)
         self.path = os.fspath(path)
         found = _numbered(Path(path))
         if not found:
@@ -177,7 +188,8 @@ class GIFWriter(Closing):
         self.path, self.frames, self.encoder = Path(path), 0, "gif"
         self.notes = _left_out(extras, "GIF")
         self._unit, self._rate = time_base, rate
-        # Pillow wants all frames at once: as files they need no memory.
+        check_writable(path)
+        # Pillow wants all frames at once, and keeps a byte of each pixel even so.
         self._folder = tempfile.TemporaryDirectory(prefix="nst-")
         self._times: list[int] = []
         self._end = 0
@@ -266,4 +278,4 @@ def _named(pattern: str, number: int) -> str:
 
 def _order(name: str) -> list[object]:
     """As people count: 2 before 10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]

@@ -19,7 +19,14 @@ from nst.images import Array
 from nst.infer.encode import EncodeConfig, VideoWriter
 from nst.infer.frames import AnyPacket, Frame, VideoReader
 from nst.infer.resize import resized, scaled
-from nst.infer.sequence import GIFWriter, SequenceReader, SequenceWriter, has_pattern, is_sequence
+from nst.infer.sequence import (
+    GIFWriter,
+    SequenceReader,
+    SequenceWriter,
+    has_pattern,
+    is_sequence,
+    overwrites,
+)
 
 T = TypeVar("T")
 FPS = 25.0  # of numbered images
@@ -65,7 +72,7 @@ class VideoResult:
         shortfall: seconds of the video that its file promises and does not hold.
         damaged: packets that could not be decoded.
         interrupted: whether Ctrl-C ended it; the file holds what was done.
-        notes: a line for each stream that could not be copied.
+        notes: a line for each stream that could not be copied, and each image that was skipped.
         encoder: that made the video.
     """
 
@@ -141,13 +148,14 @@ def repaint_video(
                 if interrupted:
                     raise KeyboardInterrupt
                 raise VideoError(f"{source} has no frame there: check --start and --duration")
+        skipped = reader.skipped.values() if isinstance(reader, SequenceReader) else ()
         return VideoResult(
             frames=writer.frames,
             seconds=time.monotonic() - begun,
             shortfall=0.0 if interrupted else reader.shortfall,
             damaged=reader.damaged,
             interrupted=interrupted,
-            notes=tuple(writer.notes),
+            notes=(*writer.notes, *skipped),
             encoder=writer.encoder,
         )
 
@@ -156,6 +164,8 @@ def check_target(source: str | os.PathLike[str], target: str | os.PathLike[str])
     """Raise `UsageError` where the source would be overwritten."""
     if same_file(source, target) or os.fspath(source) == os.fspath(target):
         raise UsageError(f"{target} is the video to be repainted: name another file")
+    if overwrites(source, target):
+        raise UsageError(f"{target} would overwrite images of {source}: name another folder")
 
 
 def open_source(
@@ -169,7 +179,7 @@ def open_source(
     """A video file, or numbered images at `fps` frames per second."""
     if not is_sequence(source):
         return VideoReader(source, start=start, duration=duration, extras=extras)
-    check_number("fps", fps, above=True, most=1000)
+    check_number("fps", fps, least=0.01, most=1000)
     rate = Fraction(fps).limit_denominator(1001)
     return SequenceReader(source, rate, start=start, duration=duration)
 

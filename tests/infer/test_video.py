@@ -568,3 +568,59 @@ def test_a_writer_that_breaks_leaves_nothing(
     with pytest.raises(NstError, match="cannot write"):
         repaint_video(same, source, tmp_path / "b.mp4")
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4"}
+
+
+def written_apart(source: Path, target: Path) -> list[str]:
+    """Copy a file so that all pictures come before all sound; the kinds of its packets."""
+    with (
+        av.open(str(source)) as whole,
+        av.open(str(target), "w", options={"max_interleave_delta": "1"}) as made,
+    ):
+        streams = [whole.streams.video[0], whole.streams.audio[0]]
+        copies = {stream: made.add_stream_from_template(stream) for stream in streams}
+        kept = [packet for packet in whole.demux(*streams) if packet.size]
+        for packet in sorted(kept, key=lambda packet: packet.stream.type != "video"):
+            packet.stream = copies[packet.stream]
+            made.mux(packet)
+    with av.open(str(target)) as whole:
+        return [packet.stream.type for packet in whole.demux() if packet.size]
+
+
+@pytest.mark.parametrize("start", [0, 0.6])
+def test_a_part_keeps_sound_that_lies_behind_the_pictures(start: float, tmp_path: Path) -> None:
+    whole = make_clip(tmp_path / "a.mp4", pictures(75), sound="aac")
+    late = tmp_path / "late.mkv"
+    kinds = written_apart(whole, late)
+    assert kinds.index("audio") > 60  # pictures of more than two seconds
+    result = repaint_video(same, late, tmp_path / "b.mkv", start=start, duration=1)
+    assert result.frames == 25
+    sound = packets(late, "audio")
+    heard = [data for time, data in sound if start <= time < start + 1 or time < 0 == start]
+    assert len(heard) > 45
+    assert [data for _, data in packets(tmp_path / "b.mkv", "audio")] == heard
+
+
+def test_a_film_in_hdr_says_so_again(tmp_path: Path) -> None:
+    """BT.2020 primaries, the transfer of PQ, and the matrix of BT.2020."""
+    source = tmp_path / "a.mp4"
+    with av.open(str(source), "w") as made:
+        stream: Any = made.add_stream("libx264", rate=25, options={"crf": "4"})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace = 9, 16, 9
+        context.color_range = 1
+        for image in pictures(5):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
+            made.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace=9)))
+        made.mux(stream.encode(None))
+    for suffix in (".mp4", ".mkv"):
+        target = tmp_path / f"b{suffix}"
+        repaint_video(same, source, target, encode=FINE)
+        for path in (source, target):
+            with av.open(str(path)) as video:
+                shown = next(video.decode(video.streams.video[0]))
+                said = (shown.color_primaries, shown.color_trc, shown.colorspace)
+                assert [int(what) for what in said] == [9, 16, 9]
+                assert int(shown.color_range) == 1
+        images, _ = decoded(target)
+        assert all(off(a, b) < 3 for a, b in zip(images, decoded(source)[0], strict=True))
