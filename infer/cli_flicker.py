@@ -26,7 +26,7 @@ READINGS = {
     "shift": "moved by whole pixels",
     "slide": "moved by fractions of a pixel",
     "turn": "turned by a degree",
-    "zoom": "enlarged by a hundredth",
+    "zoom": "made smaller by a hundredth",
     "bend": "bent by up to two pixels",
     "noise": "with noise of three levels",
     "light": "lighter by 4 %",

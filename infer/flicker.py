@@ -129,7 +129,7 @@ def motion_flicker(
                     3 * seen.sum(),
                 )
     return tuple(
-        MotionError(motion, math.sqrt(own / n), math.sqrt(rest / n))
+        MotionError(motion, math.sqrt(own / max(n, 1)), math.sqrt(rest / max(n, 1)))
         for motion, (own, rest, n) in sums.items()
     )
 
@@ -150,7 +150,7 @@ def clip_flicker(
         callback: called after each frame with their number.
 
     Raises:
-        UsageError: fewer than two frames.
+        UsageError: fewer than two frames, or too small ones, or of several sizes.
     """
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     before: tuple[Array, Array, Array] | None = None
@@ -161,7 +161,7 @@ def clip_flicker(
         painted = stylize(frame)
         grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
         middle = frame.shape[0] // 2
-        rows.append((frame[middle], painted[middle]))
+        rows.append((frame[middle].copy(), painted[middle].copy()))  # a view would keep the whole
         if before is not None:
             places, seen = _moved(flow, before[2], grey)
             differences = [
@@ -250,8 +250,15 @@ def _squares(expected: Values, found: Array, seen: NDArray[np.bool_]) -> float:
 def _moved(flow: cv2.DISOpticalFlow, before: Array, now: Array) -> tuple[Values, NDArray[np.bool_]]:
     """Where each pixel of `now` was in `before`, and whether it was in sight there."""
     nothing: Any = None  # to begin with
-    back = np.asarray(flow.calc(now, before, nothing), np.float32)
-    there = np.asarray(flow.calc(before, now, nothing), np.float32)
+    try:
+        back = np.asarray(flow.calc(now, before, nothing), np.float32)
+        there = np.asarray(flow.calc(before, now, nothing), np.float32)
+    except cv2.error as error:
+        sizes = " and ".join(dict.fromkeys(f"{g.shape[1]}×{g.shape[0]}" for g in (before, now)))
+        raise UsageError(
+            f"no optical flow between frames of {sizes} pixels: "
+            "give a film of one size, of 12 pixels or more a side"
+        ) from error
     places = np.stack(_grid(now.shape), 2) + back
     again = cv2.remap(there, places[..., 0], places[..., 1], cv2.INTER_LINEAR)
     lengths = np.square(back).sum(2) + np.square(again).sum(2)

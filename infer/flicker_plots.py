@@ -31,6 +31,7 @@ def _draw_errors(clip: ClipFlicker, path: Path, name: str) -> None:
     figure = Figure((8, 3.5), layout="constrained")
     axes = figure.add_subplot()
     numbers = np.arange(2, clip.frames + 1)
+    name = name.replace("$", r"\$")  # no formula begins here
     axes.plot(numbers, clip.errors, label=f"{name}: {clip.rms:.1f} over all")
     axes.plot(numbers, clip.film_errors, label=f"the film itself: {clip.film:.1f}")
     axes.set(xlabel="frame", ylabel="warping error, levels", ylim=(0, None))

@@ -58,8 +58,8 @@ class Steady:
             self.reset()
         self._thumbnail = np.asarray(thumbnail, np.uint8)
         stylized, statistics = self.stylizer.frame(image, strength, self._held)
-        self._frames += 1
         if statistics is not None:
+            self._frames += 1
             share = max(SMOOTHING, 1 / self._frames)
             held = statistics if self._held is None else self._held
             self._held = held + np.float32(share) * (statistics - held)

@@ -18,7 +18,7 @@ from nst.images import load_image
 
 COMMANDS = (
     *("train", "image", "video", "webcam", "optimize", "color", "export"),
-    *("score", "inspect", "bench", "info"),
+    *("score", "inspect", "flicker", "bench", "info"),
 )
 
 
