@@ -21,6 +21,7 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
+from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from nst.config import check_number
@@ -38,6 +39,8 @@ _ENCODERS: dict[str, tuple[str, int]] = {
 }
 # Encoders of graphics cards and processors, and the option for constant quality of each, if any.
 _HARDWARE = {"nvenc": "cq", "qsv": "global_quality", "videotoolbox": "", "amf": "qp_i"}
+# Painted frames are full of strokes: at `veryfast` they cost H.264 more than the network.
+_SPEED = "superfast"
 _FRAMES = {"avi", "asf"}  # containers that count frames, in the order of decoding
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
@@ -300,6 +303,8 @@ class VideoWriter:
             format=self._stream.pix_fmt,
             dst_colorspace=self.colors.matrix,
             dst_color_range=self.colors.range,
+            interpolation=Interpolation.FAST_BILINEAR,
+            threads=1,
         )
         scale = self._time_base / self._unit
         self._last = max(self._last + 1, round(frame.pts * scale))
@@ -420,7 +425,7 @@ def _options(name: str, codec: str, config: EncodeConfig) -> dict[str, str]:
     if config.preset is not None:
         options["preset"] = config.preset
     elif name in ("libx264", "libx265"):
-        options["preset"] = "veryfast"
+        options["preset"] = _SPEED
     if name == "libx264" and config.joined:
         options["x264-params"] = "stitchable=1"
     if name == "libx265":

@@ -319,7 +319,10 @@ class VideoReader(Closing):
     def _upright(self, frame: av.VideoFrame) -> Array:
         colors = Colors.of(frame)
         rgb = frame.reformat(
-            format="rgb24", src_colorspace=colors.matrix, src_color_range=colors.range
+            format="rgb24",
+            src_colorspace=colors.matrix,
+            src_color_range=colors.range,
+            threads=1,  # the network needs the others
         )
         image = np.rot90(rgb.to_ndarray(), self.turns)
         return np.ascontiguousarray(image, np.uint8)

@@ -72,7 +72,7 @@ class TrainConfig:
     style_weights: tuple[float, ...] = ()
     content: Path | None = None
     out: Path | None = None
-    preset: str = "quality"
+    preset: str = "balanced"
     from_scratch: bool = False
     objective: ObjectiveConfig = ObjectiveConfig()
     teacher: str | None = None
