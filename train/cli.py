@@ -120,7 +120,7 @@ def train_command(
     ] = _DEFAULT["score"],
     device: Annotated[Device, _machine(help="Where to train.")] = _DEFAULT["device"],
     batch_size: Annotated[
-        int | None, _machine(help="Crops a step. Default: 8 on a GPU, 1 on a CPU.")
+        int | None, _machine(help="Crops a step. Default: 16 on a GPU, 1 on a CPU.")
     ] = _DEFAULT["batch_size"],
     max_memory: Annotated[
         float | None, _machine(help="GPU memory to take at most, GB. Default: all.")

@@ -1,6 +1,6 @@
 """Make the base network of a preset, from which `nst-train` starts every style.
 
-    python docs/bench/base.py STYLES --content PHOTOGRAPHS [--preset balanced] [--variants 8]
+    python docs/bench/base.py STYLES [--content PHOTOGRAPHS] [--preset balanced] [--variants 8]
         [--rounds 60] [--without wave starry_night …] [--out models/base/balanced.safetensors]
 
 STYLES is a folder of paintings. Each is joined by variants of itself: parts of it, turned, with

@@ -40,12 +40,16 @@ for command in (
     ["nst", "score", "tiny.onnx", "--style", "wave.jpg"],
     ["nst", "export", "a.safetensors"],
     ["nst", "inspect", "tiny.onnx"],
+    ["nst", "flicker", "tiny.onnx"],
 ):
     done = run(*command)
     assert done.returncode == 1, done
     assert "pip install 'nst[train]'" in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert not Path("runs").exists()
+
+bases = Path(nst.__file__).parent / "models" / "base"
+assert {path.stem for path in bases.glob("*.safetensors")} >= {"balanced", "fast"}, bases
 
 with nst.Stylizer("tiny.onnx") as stylizer:
     image = nst.load_image("wave.jpg")

@@ -13,7 +13,7 @@ from nst.config import ObjectiveConfig
 from nst.errors import ModelError
 from nst.images import Array, load_style
 from nst.losses import build_objective
-from nst.models.config import TransformerConfig
+from nst.models.config import TransformerConfig, preset_config
 from nst.models.transformer import TransformerNet
 from nst.train import base
 from nst.train.base import base_network, train_base, varied
@@ -93,3 +93,19 @@ def test_a_base_of_another_shape_or_a_damaged_one(
     (tmp_path / "small.safetensors").write_bytes(b"damaged")
     with pytest.raises(ModelError, match=r"small\.safetensors"):
         base_network("small")
+
+
+@pytest.mark.parametrize(
+    ("preset", "has"), [("balanced", True), ("fast", True), ("quality", False)]
+)
+def test_the_package_has_bases(preset: str, has: bool) -> None:
+    """Of today's shape, finite, and painting something."""
+    network = base_network(preset)
+    assert (network is not None) is has
+    if network is not None:
+        assert network.config == preset_config(preset)
+        image = torch.linspace(0, 255, 64).expand(1, 3, 64, 64)
+        with torch.no_grad():
+            painted = network.eval()(image)
+        assert torch.isfinite(painted).all()
+        assert painted.std() > 10
