@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nst.config import check_number
+from nst.color import keep_color
+from nst.config import KeepColor, check_number
 from nst.console import Debug, command, fail, progress_bar, say
 from nst.errors import needs_extra
 from nst.files import check_writable
@@ -91,6 +92,11 @@ def flicker_command(
             raise error
         fail(error)
     clip = None
+
+    def kept(paint: Callable[[Array], Array], how: KeepColor | None) -> Callable[[Array], Array]:
+        """With each frame's own colours, where the model is for that."""
+        return paint if how is None else lambda image: keep_color(paint(image), image, how)
+
     with Stylizer(model, provider=provider, threads=threads) as stylizer, progress_bar() as bar:
         for note in stylizer.notes:
             say(f"note: {note}")
@@ -100,12 +106,14 @@ def flicker_command(
             task = bar.add_task("the film", total=frames)
             steady = Steady(stylizer, stabilize=stabilize)
             clip = clip_flicker(
-                steady, _film(video, frames), lambda done: bar.update(task, completed=done)
+                kept(steady, steady.keep_color),
+                _film(video, frames),
+                lambda done: bar.update(task, completed=done),
             )
             bar.update(task, total=clip.frames)
         task = bar.add_task("moving photographs", total=None)
         motions = motion_flicker(
-            stylizer,
+            kept(stylizer, stylizer.keep_color),
             photographs,
             lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -144,7 +152,7 @@ def _film(path: Path, most: int) -> Iterator[Array]:
     from nst.infer.frames import Frame
     from nst.infer.video import open_source
 
-    with open_source(path) as reader:
+    with open_source(path, extras=False) as reader:
         frames = (part.image for part in reader if isinstance(part, Frame))
         for _, image in zip(range(most), frames, strict=False):
             yield image

@@ -99,7 +99,7 @@ def motion_flicker(
     sums = {
         motion: np.zeros(3) for motion in MOTIONS
     }  # of squares: pictures', photographs'; pixels
-    total = len(photographs) * (1 + len(MOTIONS) - 1 + len(_SHIFTS))
+    total = len(photographs) * (len(MOTIONS) + len(_SHIFTS))
     done = 0
 
     def paint(image: Array) -> Array:

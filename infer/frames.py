@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator
@@ -182,7 +183,7 @@ class VideoReader(Closing):
         """
         begin, times, latest, first = self._begin(), [], -math.inf, math.inf
         with _open(self.path) as container:
-            for packet in container.demux(container.streams[self._stream.index]):
+            for packet in _readable(container.demux(container.streams[self._stream.index])):
                 if packet.dts is None or packet.pts is None or packet.time_base is None:
                     continue
                 dts = float(packet.dts * packet.time_base)
@@ -199,9 +200,13 @@ class VideoReader(Closing):
     def extra_packets(self, stop: float | None = None) -> Iterator[AnyPacket]:
         """The packets of `extras` alone, up to `stop` seconds; in place of iterating over all."""
         stop = self._duration if stop is None else stop
-        for packet in self._container.demux(*self.extras) if self.extras else ():
+        if not self.extras:
+            return
+        for packet in _readable(self._container.demux(*self.extras)):
             if packet.dts is not None and self._shift(packet, stop):
                 yield packet
+            elif self._past.issuperset(self.extras):
+                return
 
     def close(self) -> None:
         """Release the file."""
@@ -375,6 +380,12 @@ class Colors:
         full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
         levels = ColorRange.JPEG if full else ColorRange.MPEG
         return cls(int(matrix), int(levels), int(frame.color_primaries), int(frame.color_trc))
+
+
+def _readable(packets: Iterator[AnyPacket]) -> Iterator[AnyPacket]:
+    """As many as can be read."""
+    with contextlib.suppress(av.FFmpegError):
+        yield from packets
 
 
 def _open(path: str) -> av.container.InputContainer:

@@ -22,7 +22,7 @@ from typing import Any
 import av
 
 from nst.config import check_number
-from nst.errors import NstError, UsageError
+from nst.errors import NstError, UsageError, VideoError
 from nst.files import cannot_write, check_writable
 from nst.images import Array
 from nst.infer.encode import EncodeConfig, VideoWriter, check_fits
@@ -73,9 +73,10 @@ def repaint_in_parallel(
 ) -> VideoResult:
     """As `repaint_video` with a `Painter` of `look`, by several processes.
 
-    The parts begin at key frames of the source, so that none decodes what another does; each paints
-    a second and a half before its own, so that what is held over frames goes on as it was. Ctrl-C
-    leaves a file of what is done from the beginning without a gap.
+    The parts begin at key frames of the source; each paints a second and a half before its own, so
+    that what is held over frames goes on as it was. Ctrl-C leaves a file of what is done from the
+    beginning without a gap. A script of one's own calls this below `if __name__ == "__main__":`, as
+    the processes import it.
 
     Args:
         workers: processes; fewer where there are fewer key frames.
@@ -94,9 +95,11 @@ def repaint_in_parallel(
     encode = encode or EncodeConfig()
     codec = encode.codec or ("vp9" if target.suffix.lower() == ".webm" else "h264")
     check_fits(target, codec)
+    try:
+        check_fits(Path("part.mp4"), codec)
+    except UsageError as error:
+        raise UsageError(f"--workers cannot join what {codec} encodes: leave it out") from error
     check_writable(target)
-    threads = look.threads or max(1, (quota_threads() or os.cpu_count() or 1) // workers)
-    look = replace(look, threads=threads)
     with ExitStack() as stack:
         reader = stack.enter_context(VideoReader(source, start=start, duration=duration))
         folder = stack.enter_context(_folder_beside(target))
@@ -113,6 +116,11 @@ def repaint_in_parallel(
             )
             for number, (begin, end) in enumerate(zip(starts, [*starts[1:], stop], strict=True))
         ]
+        notes = []
+        if len(parts) < workers:
+            notes = [f"key frames for {len(parts)} of {workers} workers"]
+        threads = look.threads or max(1, (quota_threads() or os.cpu_count() or 1) // len(parts))
+        look = replace(look, threads=threads)
         encode = replace(encode, codec=codec, joined=True)
         job = _Job(look, os.fspath(source), size, start, encode, os.fspath(target))
         results, interrupted = _work(job, parts, callback)
@@ -127,7 +135,8 @@ def repaint_in_parallel(
             notes=(),
             encoder=results[0].encoder,
         )
-        notes = _join(target, parts[: len(results)], reader, start, cut=interrupted)
+        with _deaf():
+            notes += _join(target, parts[: len(results)], reader, start, cut=interrupted)
         notes += [note for result in results for note in result.notes]
     return replace(whole, seconds=time.monotonic() - begun, notes=tuple(dict.fromkeys(notes)))
 
@@ -179,7 +188,10 @@ def _work(
     for future in futures:  # before a result is taken: one that fails has stopped the others
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
-            raise NstError("a worker was killed: is memory short? Give fewer --workers") from error
+            raise NstError(
+                "a worker was killed: is memory short? Give fewer --workers (and let a script of "
+                'your own begin with  if __name__ == "__main__":)'
+            ) from error
         if error is not None:
             raise error
     results = []
@@ -204,6 +216,19 @@ def _sheltered() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C does nothing meanwhile: it would throw away hours of work for seconds of writing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _failed(future: Future[Any]) -> bool:
@@ -277,6 +302,10 @@ def _paint(job: _Job, number: int, part: _Part) -> VideoResult | None:
             )
         except KeyboardInterrupt:
             return None
+        except VideoError as error:
+            raise VideoError(
+                f"{job.source} cannot be read from {part.start:.1f} s on: leave out --workers"
+            ) from error
         except NstError as error:  # nobody knows the part's file
             raise type(error)(str(error).replace(os.fspath(part.path), job.target)) from error
 

@@ -84,7 +84,7 @@ class Scenes:
         """A style, and those before it as far as they are still in sight."""
         stylize, start = self._scenes[number]
         stylized = stylize(image)
-        share = (seconds - start) / self._fade if self._fade else 1.0
+        share = max(0.0, seconds - start) / self._fade if self._fade else 1.0
         if number == 0 or share >= 1:
             return stylized
         before = self._faded(number - 1, image, seconds)

@@ -16,7 +16,7 @@ from nst.closing import Closing
 from nst.config import check_number
 from nst.errors import ImageError, UsageError, VideoError
 from nst.files import cannot_write, check_writable, replacing
-from nst.images import WRITE_FORMATS, Array, image_names, load_image, save_image
+from nst.images import READ_SUFFIXES, WRITE_FORMATS, Array, image_names, load_image, save_image
 from nst.infer.frames import AnyPacket, Colors, Extra, Frame
 from nst.infer.resize import resized
 
@@ -31,13 +31,14 @@ _LATEST = 1e7  # seconds; more is no film
 
 
 def has_pattern(path: str | os.PathLike[str]) -> bool:
-    """Whether a path names numbered images by a pattern as `%04d`."""
-    return _NUMBER.search(Path(path).name) is not None
+    """Whether a path names numbered images, by a pattern as `%04d.png`."""
+    # A video may have a name like `50%done.mp4`.
+    image = Path(path).suffix.lower() in READ_SUFFIXES
+    return image and _NUMBER.search(Path(path).name) is not None
 
 
 def is_sequence(path: str | os.PathLike[str]) -> bool:
     """Whether a path to read from names numbered images: by a pattern, or as a folder."""
-    # A video may have a name like `50%done.mp4`.
     return os.path.isdir(path) or (has_pattern(path) and not os.path.exists(path))
 
 
@@ -170,6 +171,8 @@ class SequenceWriter(Closing):
 class GIFWriter(Closing):
     """An animated GIF that repeats for ever, each frame with 256 colours of its own.
 
+    It shows fifty frames a second at most; of more, some are left out.
+
     It appears whole or not at all.
 
     Args:
@@ -202,15 +205,18 @@ class GIFWriter(Closing):
         """
         if not isinstance(part, Frame):
             return
-        image = Image.fromarray(part.image).quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+        self.frames += 1
+        now = part.pts * self._unit / _TICK
+        length = part.duration * self._unit if part.duration else 1 / self._rate
+        self._end = round(now + length / _TICK)
+        if self._times and round(now) - self._times[-1] < _SHORTEST:
+            return  # a frame that no player shows so briefly would slow the film
+        image = Image.fromarray(part.image).quantize(256)
         try:
-            image.save(self._file(self.frames))
+            image.save(self._file(len(self._times)))
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        self._times.append(round(part.pts * self._unit / _TICK))
-        length = part.duration * self._unit if part.duration else 1 / self._rate
-        self._end = round((part.pts * self._unit + length) / _TICK)
-        self.frames += 1
+        self._times.append(round(now))
 
     def close(self) -> None:
         """Write the file.
@@ -223,7 +229,7 @@ class GIFWriter(Closing):
                 return
             ends = [*self._times[1:], self._end]
             spans = [max(_SHORTEST, b - a) for a, b in zip(self._times, ends, strict=True)]
-            first, *others = (self._file(number) for number in range(self.frames))
+            first, *others = (self._file(number) for number in range(len(self._times)))
             try:
                 with replacing(self.path) as beside, Image.open(first) as image:
                     image.save(

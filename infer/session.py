@@ -128,7 +128,8 @@ class Stylizer(Closing):
             held: float32 [1, K]; None for the frame's own.
 
         Returns:
-            The same shape, and the frame's own statistics; None if the model takes none.
+            The same shape, and the frame's own statistics; None if the model takes none, or at
+            strength 0.
         """
         stylized, statistics = self._stylize(image[None], strength, None, held)
         return stylized[0], statistics

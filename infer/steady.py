@@ -79,6 +79,7 @@ class Steady:
             fresh = cv2.LUT(cv2.blur(change, (5, 5)), _FRESH)
             fresh = cv2.resize(fresh, stylized.shape[1::-1], interpolation=cv2.INTER_LINEAR)
             share = cv2.merge([fresh] * 3)
+            # In bytes: a picture that stands still stops a few levels from its goal, unseen.
             new = cv2.multiply(stylized, share, scale=1 / 255)
             old = cv2.multiply(painted, cv2.bitwise_not(share), scale=1 / 255)
             stylized = np.asarray(cv2.add(new, old), np.uint8)

@@ -57,6 +57,7 @@ class LogRow:
 
 COLUMNS = tuple(field.name for field in fields(LogRow))
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "newline": ""}
+_LATER = {"temporal_loss": "0"}  # columns that logs of earlier versions lack
 _WHOLE, _MAYBE = ("step", "images"), ("gpu_memory", "held_out_loss")
 
 
@@ -147,9 +148,11 @@ def read_log(path: Path) -> list[LogRow]:
     except OSError as error:
         raise NstError(f"cannot read {path}: {error.strerror}") from error
     rows = []
-    for line in text.split("\n")[:-1]:  # what no line end follows was cut off
+    header, *lines = text.split("\n")
+    columns = header.split(",") if set(header.split(",")) <= set(COLUMNS) else COLUMNS
+    for line in lines[:-1]:  # what no line end follows was cut off
         with contextlib.suppress(ValueError, csv.Error, StopIteration):
-            values = dict(zip(COLUMNS, next(csv.reader([line])), strict=True))
+            values = {**_LATER, **dict(zip(columns, next(csv.reader([line])), strict=True))}
             rows.append(LogRow(**{name: _parse(name, text) for name, text in values.items()}))
     return rows
 

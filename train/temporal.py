@@ -20,7 +20,7 @@ BEND = 3.0  # pixels by which the points of a coarse grid move, each for itself
 _POINTS = 5  # of that grid, each way
 GAIN, OFFSET = 0.05, 6.0  # of the light; levels
 NOISE = 4.0  # its standard deviation at most, levels
-_SHARE = 4  # one crop of so many is moved: their network's cost adds to the step's
+_SHARE = 4  # one crop of so many in a batch is moved, at least one: each costs the network again
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def temporal_loss(before: Tensor, after: Tensor, grid: Tensor, margin: int = 0) 
         margin: pixels around the crops that were not repainted.
 
     Returns:
-        [B], mean squared differences in levels², of the pixels that were in sight before.
+        [B], mean squared differences in levels²; pixels that were out of sight before count as 0.
     """
     inside = slice(margin, -margin or None)
     x, y = (

@@ -184,6 +184,7 @@ def test_fewer_key_frames_than_workers(tmp_path: Path, model_path: Path) -> None
         ("frames/%d.png", "b.mp4", (), 2, ["--workers joins", "leave it out for frames/%d.png"]),
         ("a.mp4", "b.webm", ("--codec", "h264"), 2, ["libx264 does not go into a .webm"]),
         ("a.mp4", "b.mp4", ("--codec", "none"), 2, ["no encoder 'none'"]),
+        ("a.mp4", "b.mov", ("--codec", "prores_ks"), 2, ["cannot join what prores_ks encodes"]),
         ("a.mp4", "folder.mp4", (), 1, ["folder.mp4 is a folder"]),
         ("a.mp4", "a.mp4", (), 2, ["is the video to be repainted"]),
         ("none.mp4", "b.mp4", (), 1, ["none.mp4 does not exist"]),

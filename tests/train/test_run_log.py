@@ -118,6 +118,20 @@ def test_a_kill_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
     assert len(steps) >= 700
 
 
+def test_a_log_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """It had no temporal loss."""
+    path = tmp_path / "log.csv"
+    log = RunLog(tmp_path)
+    for step in (1, 2):
+        log.write(row(step))
+    log.close()
+    place = COLUMNS.index("temporal_loss")
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    older = [",".join(cells[:place] + cells[place + 1 :]) for cells in lines]
+    path.write_text("\n".join(older) + "\n")
+    assert read_log(path) == [row(1), row(2)]
+
+
 def test_tensorboard_shows_a_resumed_run_as_one(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -1,0 +1,55 @@
+"""How fast models run on a GPU with the frames there already, in ONNX Runtime.
+
+    python docs/bench/on_device.py MODEL … [--size 1920x1080] [--calls 200] [--device cuda]
+
+Give fp16 files. The median of the calls after 30, each waited for; `nst bench --provider cuda`
+tells the time from host to host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+PROVIDERS = {
+    "cuda": [("CUDAExecutionProvider", {"prefer_nhwc": "1"}), "CPUExecutionProvider"],
+    "cpu": ["CPUExecutionProvider"],
+}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("--size", default="1920x1080")
+    parser.add_argument("--calls", type=int, default=200)
+    parser.add_argument("--device", choices=tuple(PROVIDERS), default="cuda")
+    args = parser.parse_args()
+    width, height = map(int, args.size.split("x"))
+    frame = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    if args.device == "cuda":
+        onnxruntime.preload_dlls()
+    print("| model | size | ms, median | 95th percentile | n |\n|---|---|---:|---:|---:|")
+    for model in args.models:
+        session = onnxruntime.InferenceSession(model, providers=PROVIDERS[args.device])
+        make = onnxruntime.OrtValue.ortvalue_from_numpy
+        binding = session.io_binding()
+        binding.bind_ortvalue_input("image", make(frame, args.device, 0))
+        binding.bind_ortvalue_output("stylized", make(np.empty_like(frame), args.device, 0))
+        if len(session.get_outputs()) > 1:
+            binding.bind_output("statistics", args.device, 0)
+        times = []
+        for _ in range(30 + args.calls):
+            begun = time.perf_counter()
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+            times.append(1000 * (time.perf_counter() - begun))
+        times = sorted(times[30:])
+        print(
+            f"| {model.stem} | {width}×{height} | {statistics.median(times):.2f} | "
+            f"{times[int(0.95 * len(times))]:.2f} | {args.calls} |",
+            flush=True,
+        )

@@ -1,0 +1,95 @@
+"""What the presets are worth after a given time on this machine, from process start to the file.
+
+    python docs/bench/presets.py STYLE.jpg … --content KODAK --out DIR [--wall 60]
+        [--presets balanced fast quality] [--batch-size 16] [--at-once 3]
+
+Each preset is trained on the first style alone on the machine, for what is left of the time after
+what a short run needs besides training. The other styles get as many steps, several runs at once,
+which uses a GPU better; their time is not told. Then `nst score` on the photographs of KODAK.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+
+def nst(*arguments: object) -> str:
+    command = [sys.executable, "-m", "nst", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return done.stdout
+
+
+def train(
+    style: Path, preset: str, out: Path, batch_size: int, **budget: float
+) -> tuple[float, dict[str, Any]]:
+    """Seconds from the process's start to its end, and the run's result."""
+    begun = time.monotonic()
+    ((name, value),) = budget.items()
+    nst(
+        *("train", "--style", style, "--preset", preset, "--out", out, f"--{name}", value),
+        *("--batch-size", batch_size, "--no-score", "--samples", 2),
+    )
+    return time.monotonic() - begun, json.loads((out / "result.json").read_text())
+
+
+def score(style: Path, content: Path, folder: Path) -> str:
+    told = nst(
+        *("score", folder / f"{style.stem}.onnx", "--style", style, "--content", content),
+        *("--iterations", 200, "--json"),
+    )
+    found = json.loads(told)
+    loss = found["losses"]["total_loss"] / 1000
+    return f"{loss:.1f} | {found['worth']:.1f} ± {found['spread']:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("styles", type=Path, nargs="+")
+    parser.add_argument("--content", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--wall", type=float, default=60)
+    parser.add_argument("--presets", nargs="+", default=["balanced", "fast", "quality"])
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--at-once", type=int, default=3)
+    args = parser.parse_args()
+    first, *others = args.styles
+    run = partial(train, batch_size=args.batch_size)
+
+    wall, result = run(first, args.presets[0], args.out / "warm-up", seconds=args.wall / 15)
+    besides = wall - result["seconds"]
+    print("| style | preset | from start to file, s | steps | loss | worth |")
+    print("|---|---|---:|---:|---:|---:|")
+    rows = {}
+    for preset in args.presets:
+        out = args.out / f"{first.stem}-{preset}"
+        wall, result = run(first, preset, out, seconds=round(args.wall - besides, 1))
+        rows[first, preset] = f"{wall:.1f} | {result['steps']}"
+    jobs = [(style, preset) for style in others for preset in args.presets]
+    with ThreadPoolExecutor(args.at_once) as pool:
+        made = pool.map(
+            lambda job: run(
+                *job,
+                args.out / f"{job[0].stem}-{job[1]}",
+                steps=int(rows[first, job[1]].split()[-1]),
+            ),
+            jobs,
+        )
+        for job, (_, result) in zip(jobs, made, strict=True):
+            rows[job] = f"as many steps | {result['steps']}"
+    for (style, preset), row in rows.items():
+        told = score(style, args.content, args.out / f"{style.stem}-{preset}")
+        print(f"| {style.stem} | {preset} | {row} | {told} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
