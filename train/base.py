@@ -24,7 +24,7 @@ from nst.models.transformer import TransformerNet
 from nst.train.checkpoint import load_checkpoint
 from nst.train.data import THREADS, Content, batches
 from nst.train.loop import schedule
-from nst.train.update import Update
+from nst.train.update import TOTAL, Update
 
 FOLDER = Path(__file__).parent.parent / "models" / "base"
 ROUND = 100  # steps on a style before the next
@@ -90,7 +90,7 @@ def train_base(
                 values, _ = update(next(stream), batch_size, step * batch_size, rate)
             torch._foreach_lerp_(slow, fast, SHARES[0] + (SHARES[1] - SHARES[0]) * done)
             torch._foreach_copy_(fast, slow)
-            callback(number + 1, values[4].item())
+            callback(number + 1, values[TOTAL].item())
     return network.cpu()
 
 

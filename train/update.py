@@ -23,6 +23,7 @@ from nst.train.teacher import Teacher
 from nst.train.temporal import move, moving, temporal_loss
 
 TERMS = 6  # content, style, tv, teacher, temporal and total loss
+TOTAL = TERMS - 1
 BF16_FEATURES = {"avx512_bf16", "amx_bf16"}  # of CPUs
 WARM_UP_STEPS = 3  # before a step is recorded: libraries choose their kernels in them
 

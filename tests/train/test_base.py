@@ -74,6 +74,7 @@ def test_training_makes_a_start_that_helps(
         callback=lambda *report: reports.append(report),
     )
     assert [rounds for rounds, _ in reports] == [1, 2, 3, 4, 5, 6]
+    assert all(loss > 0 for _, loss in reports)
     save_checkpoint(tmp_path / "small.safetensors", network, {})
     losses = {}
     for from_scratch in (False, True):

@@ -34,7 +34,7 @@ from nst.train.config_file import save_config
 from nst.train.data import open_content
 from nst.train.loop import Loop
 from nst.train.trainer import TrainProgress, TrainResult, resume_style, train_style
-from nst.train.update import Update
+from nst.train.update import TOTAL, Update
 
 options = partial(small_run, steps=30, save_every=0.0)
 
@@ -563,7 +563,7 @@ def test_bf16_is_used_where_the_processor_computes_in_it(
         network = TransformerNet(TransformerConfig(4, 1))
         network.output.register_forward_hook(lambda *seen: kinds.append(seen[2].dtype))
         update = Update(network, objective)
-        losses.append([update(batch, 2, 0, 1e-3)[0][4].item() for batch in batches])
+        losses.append([update(batch, 2, 0, 1e-3)[0][TOTAL].item() for batch in batches])
     assert kinds == [torch.float32] * 3 + [torch.bfloat16] * 3
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.01)
