@@ -23,6 +23,14 @@ KeepColorOption = Annotated[
         "Default: none, but for a model trained to keep them."
     ),
 ]
+ContentOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Folder of photographs, or a file; may be given again. Without it, two that training "
+        "never sees.",
+        show_default=False,
+    ),
+]
 StabilizeOption = Annotated[
     bool, typer.Option("--stabilize", help="Blend each frame with the last where nothing moves.")
 ]

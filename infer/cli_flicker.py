@@ -16,7 +16,7 @@ from nst.console import Debug, command, fail, progress_bar, say
 from nst.errors import needs_extra
 from nst.files import check_writable
 from nst.images import Array
-from nst.infer.cli import ProviderOption, StabilizeOption, ThreadsOption
+from nst.infer.cli import ContentOption, ProviderOption, StabilizeOption, ThreadsOption
 
 if TYPE_CHECKING:
     from nst.infer.flicker import ClipFlicker, MotionError
@@ -45,14 +45,7 @@ def flicker_command(
     video: Annotated[
         Path | None, typer.Argument(help="Film to measure on as well.", show_default=False)
     ] = None,
-    content: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Folder of photographs to move, or a file; may be given again. Without it, two "
-            "that training never sees.",
-            show_default=False,
-        ),
-    ] = None,
+    content: ContentOption = None,
     limit: Annotated[int, typer.Option(help="Photographs at most.")] = MOST,
     frames: Annotated[int, typer.Option(help="Frames of the film at most.")] = FRAMES,
     stabilize: StabilizeOption = False,

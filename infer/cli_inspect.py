@@ -14,7 +14,7 @@ from nst.config import check_number
 from nst.console import Debug, command, fail, progress_bar, say
 from nst.errors import needs_extra
 from nst.files import check_writable
-from nst.infer.cli import ProviderOption, ThreadsOption
+from nst.infer.cli import ContentOption, ProviderOption, ThreadsOption
 
 if TYPE_CHECKING:
     from nst.infer.inspection import Inspection, InspectionProgress
@@ -31,14 +31,7 @@ def register(app: typer.Typer) -> None:
 @command
 def inspect_command(
     model: Annotated[Path, typer.Argument(help="Model that nst-train made, an .onnx file.")],
-    content: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Folder of photographs, or a file; may be given again. Without it, two that "
-            "training never sees.",
-            show_default=False,
-        ),
-    ] = None,
+    content: ContentOption = None,
     out: Annotated[
         Path | None,
         typer.Option(

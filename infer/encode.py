@@ -16,18 +16,18 @@ from typing import Any, Literal, get_args
 import av
 import cv2
 import numpy as np
-from av.audio.codeccontext import AudioCodecContext
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
+from nst.closing import Closing
 from nst.config import check_number
 from nst.errors import NstError, UsageError
 from nst.files import replacing
 from nst.infer.frames import AnyPacket, Colors, Extra, Frame
+from nst.infer.sound import Transcoder
 
 Codec = Literal["h264", "hevc", "av1", "vp9"]
 # How each is encoded on a CPU, and its usual constant quality.
@@ -71,7 +71,7 @@ class EncodeConfig:
             _encoder(self.codec)
 
 
-class VideoWriter:
+class VideoWriter(Closing):
     """A video file that appears whole or not at all.
 
     Args:
@@ -181,16 +181,13 @@ class VideoWriter:
                 if not self._copies:
                     self._container.mux(self._stream.encode(None))
                 for extra in self._extras.values():
-                    if isinstance(extra, _Transcoder):
+                    if isinstance(extra, Transcoder):
                         self._container.mux(extra.flush())
                 self._container.close()
         except BaseException as error:
             self._abandon(error)
             raise
         self._closing.close()
-
-    def __enter__(self) -> VideoWriter:
-        return self
 
     def __exit__(
         self,
@@ -259,7 +256,7 @@ class VideoWriter:
             "check --codec, --crf and --preset"
         )
 
-    def _extra(self, extra: Extra) -> Stream | _Transcoder | None:
+    def _extra(self, extra: Extra) -> Stream | Transcoder | None:
         """Where the packets of a stream go."""
         what = "sound" if isinstance(extra, AudioStream) else "subtitles"
         context: Any = extra.codec_context
@@ -274,7 +271,7 @@ class VideoWriter:
             return stream
         if isinstance(extra, AudioStream):
             other = self._container.default_audio_codec
-            made = _Transcoder.make(self._container, extra, other)
+            made = Transcoder.make(self._container, extra, other)
             if made is not None:
                 self.notes.append(f"{what}: a {self.path.suffix} file takes no {codec}: {other}")
                 return made
@@ -285,7 +282,7 @@ class VideoWriter:
         target = self._extras.get(packet.stream)
         if target is None:
             return []
-        if isinstance(target, _Transcoder):
+        if isinstance(target, Transcoder):
             return target.encode(packet)
         packet.stream = target
         return [packet]
@@ -311,56 +308,6 @@ class VideoWriter:
         yuv.pts, yuv.time_base = self._last, self._unit
         yuv.duration = round(frame.duration * scale)
         return yuv
-
-
-class _Transcoder:
-    """Sound in the codec of another container."""
-
-    def __init__(
-        self, container: av.container.OutputContainer, encoder: str, layout: str, rate: int
-    ) -> None:
-        stream = container.add_stream(encoder, rate=rate, layout=layout)
-        assert isinstance(stream, AudioStream)
-        self._stream = stream
-        self._resampler = AudioResampler(stream.format, layout, rate)
-
-    @classmethod
-    def make(
-        cls, container: av.container.OutputContainer, source: AudioStream, codec: str
-    ) -> _Transcoder | None:
-        """One for the layout and rate nearest to the source's that the codec takes, if any."""
-        encoder = {"opus": "libopus", "vorbis": "libvorbis"}.get(codec, codec)
-        surround = ["5.1"] if source.channels > 2 else []
-        for layout in (source.layout.name, *surround, "stereo"):
-            for rate in (source.rate, 48_000):
-                try:
-                    trial = av.CodecContext.create(encoder, "w")
-                    assert isinstance(trial, AudioCodecContext)
-                    trial.sample_rate, trial.layout = rate, layout
-                    formats = trial.codec.audio_formats
-                    trial.format = formats[0] if formats else source.format
-                    trial.open()
-                except (av.FFmpegError, ValueError):
-                    continue
-                return cls(container, encoder, layout, rate)
-        return None
-
-    def encode(self, packet: AnyPacket) -> list[AnyPacket]:
-        try:
-            frames: list[Any] = packet.decode()
-        except av.FFmpegError:
-            return []
-        made: list[AnyPacket] = []
-        for frame in frames:
-            for part in self._resampler.resample(frame):
-                made += self._stream.encode(part)
-        return made
-
-    def flush(self) -> list[AnyPacket]:
-        made: list[AnyPacket] = []
-        for part in self._resampler.resample(None):
-            made += self._stream.encode(part)
-        return made + self._stream.encode(None)
 
 
 def _encoder(name: str) -> av.codec.Codec:
