@@ -34,7 +34,9 @@ if __name__ == "__main__":
         onnxruntime.preload_dlls()
     print("| model | size | ms, median | 95th percentile | n |\n|---|---|---:|---:|---:|")
     for model in args.models:
-        session = onnxruntime.InferenceSession(model, providers=PROVIDERS[args.device])
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(model, options, PROVIDERS[args.device])
         make = onnxruntime.OrtValue.ortvalue_from_numpy
         binding = session.io_binding()
         binding.bind_ortvalue_input("image", make(frame, args.device, 0))
