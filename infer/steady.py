@@ -15,6 +15,9 @@ THUMBNAIL = 32  # pixels a side
 # Stabilising, at a quarter of the resolution: a change of up to STILL levels is noise, of MOVING
 # levels motion; where nothing moves, the newest picture has a part of FRESH.
 STILL, MOVING, FRESH = 3, 12, 0.2
+# Where much of the frame changes the camera moves, and blending would smear: from the first share
+# of the frame on the newest picture's part rises, at the second it is all.
+PANNING = 0.05, 0.25
 _FRESH = np.interp(np.arange(256), (STILL, MOVING), (255 * FRESH, 255)).round().astype(np.uint8)
 
 
@@ -76,7 +79,10 @@ class Steady:
             and strength == self._strength
         ):
             change = cv2.cvtColor(cv2.absdiff(small, before), cv2.COLOR_RGB2GRAY)
-            fresh = cv2.LUT(cv2.blur(change, (5, 5)), _FRESH)
+            change = cv2.blur(change, (5, 5))
+            moving = float((np.asarray(change) > STILL).mean())
+            least = np.uint8(255 * np.interp(moving, PANNING, (FRESH, 1)))
+            fresh = np.maximum(cv2.LUT(change, _FRESH), least)
             fresh = cv2.resize(fresh, stylized.shape[1::-1], interpolation=cv2.INTER_LINEAR)
             share = cv2.merge([fresh] * 3)
             # In bytes: a picture that stands still stops a few levels from its goal, unseen.

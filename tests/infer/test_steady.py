@@ -229,14 +229,26 @@ def test_where_a_frame_changes_the_newest_picture_shows() -> None:
     steady = make_steady(fake, stabilize=True)
     rng = np.random.default_rng(0)
     for _ in range(10):
-        image = grey(100, (80, 160))
-        # Blocks that change by more than a blur of five hides.
-        image[:, 80:] = np.kron(rng.integers(0, 2, (2, 2)), np.full((40, 40), 60))[..., None] + 40
-        image[:, 80:] += np.uint8(40) * np.uint8(len(newest) % 2)
+        image = grey(100, (80, 1600))
+        # Blocks that change by more than a blur of five hides, on a twentieth of the frame.
+        image[:, -80:] = np.kron(rng.integers(0, 2, (2, 2)), np.full((40, 40), 60))[..., None] + 40
+        image[:, -80:] += np.uint8(40) * np.uint8(len(newest) % 2)
         found = steady(image)
-    np.testing.assert_array_equal(found[:, 100:], newest[-1][:, 100:])
+    np.testing.assert_array_equal(found[:, -60:], newest[-1][:, -60:])
     left = np.abs(found[:, :50].astype(int) - newest[-1][:, :50])
     assert left.mean() > 4
+
+
+def test_where_the_camera_moves_nothing_is_blended(photograph: Array) -> None:
+    """Not even what hardly differs from what was there before: strokes on it would smear."""
+    noisy = Noisy()
+    newest: list[Array] = []
+    fake = Fake(lambda image: newest.append(noisy(image)) or newest[-1])
+    steady = make_steady(fake, stabilize=True)
+    wide = np.hstack([grey(90, (96, 60)), photograph[:96, :100], grey(90, (96, 60))])
+    for k in range(0, 40, 8):
+        found = steady(np.ascontiguousarray(wide[:, k : k + 150]))
+        np.testing.assert_array_equal(found, newest[-1])
 
 
 def test_what_moves_leaves_no_ghost() -> None:
