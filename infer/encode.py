@@ -39,7 +39,7 @@ _ENCODERS: dict[str, tuple[str, int]] = {
 }
 # Encoders of graphics cards and processors, and the option for constant quality of each, if any.
 _HARDWARE = {"nvenc": "cq", "qsv": "global_quality", "videotoolbox": "", "amf": "qp_i"}
-# Painted frames are full of strokes: at `veryfast` they cost H.264 more than the network.
+# Painted frames are full of strokes, and the network needs the cores: `veryfast` is half as fast.
 _SPEED = "superfast"
 _FRAMES = {"avi", "asf"}  # containers that count frames, in the order of decoding
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from typer.testing import CliRunner
 from nst.__main__ import app
 from nst.errors import ModelError, NstError, UsageError
 from nst.images import Array
-from nst.infer.scenes import Look, Painter, Scenes, parse_styles
+from nst.infer.cli_video import video_command
+from nst.infer.scenes import FADE, Look, Painter, Scenes, parse_styles
 from nst.infer.session import Stylizer
+from nst.infer.video import FPS
 
 LUMA = np.array([0.299, 0.587, 0.114])
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 16, 3)).astype(np.uint8)
@@ -80,6 +83,13 @@ def test_the_share_of_each_style(gaps: list[float], fade: float, seconds: float)
             expected = share * stylize(PICTURE) + (1 - share) * expected
     assert made.dtype == np.uint8
     assert np.abs(made - expected).max() <= 0.51 * max(1, len(gaps))  # each rounds
+
+
+def test_the_command_has_the_library_s_defaults() -> None:
+    """It names them anew, so as to start without OpenCV."""
+    given = inspect.signature(video_command).parameters
+    assert given["fade"].default == FADE
+    assert given["fps"].default == FPS
 
 
 def test_a_fade_goes_steadily_from_one_to_the_other() -> None:
