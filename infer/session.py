@@ -259,8 +259,9 @@ class _Runner:
 class _BoundRunner(_Runner):
     """A session on a GPU: the tensors there are kept and used again while the size stays."""
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, device: str = "cuda") -> None:
         super().__init__(session)
+        self._device = device
         self._lock = threading.Lock()  # one set of buffers
         self._shape: tuple[int, ...] = ()
 
@@ -271,22 +272,28 @@ class _BoundRunner(_Runner):
             return super().__call__(signature, x, held)
         with self._lock:
             if x.shape != self._shape:
-                make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+                make = partial(
+                    onnxruntime.OrtValue.ortvalue_from_shape_and_type,
+                    device_type=self._device,
+                    device_id=0,
+                )
                 self._shape = ()
-                self._input = make(x.shape, np.uint8, "cuda", 0)
-                self._output = make(x.shape, np.uint8, "cuda", 0)
+                self._input = make(x.shape, np.uint8)
+                self._output = make(x.shape, np.uint8)
                 self._binding = self._session.io_binding()
                 self._binding.bind_ortvalue_input(signature.input_name, self._input)
                 self._binding.bind_ortvalue_output(signature.output_name, self._output)
                 if signature.statistics:
+                    # ONNX Runtime 1.31 knows no input with a default in `bind_cpu_input`.
+                    self._held = make((1, signature.statistics), np.float32)
+                    self._binding.bind_ortvalue_input(HELD_NAME, self._held)
                     self._binding.bind_output(STATISTICS_NAME, "cpu")
                 self._shape = x.shape
             self._input.update_inplace(x)
             if signature.statistics:
                 if held is None:
                     held = np.full((1, signature.statistics), np.nan, np.float32)
-                self._held = held  # the binding has but its address
-                self._binding.bind_cpu_input(HELD_NAME, held)
+                self._held.update_inplace(held)
             self._session.run_with_iobinding(self._binding)
             found = self._binding.get_outputs()[1].numpy() if signature.statistics else None
             return self._output.numpy(), found

@@ -170,7 +170,8 @@ def export_precisions(
                 model = to_fp16(reference)
             else:
                 photos = calibration()
-                model = to_int8(transformer_graph(equalize(plain, photos)), photos)
+                source = transformer_graph(equalize(plain, photos), for_int8=True)
+                model = to_int8(source, photos)
             result = _compare(result, _serialize(model), fp32, photographs, total_loss)
         if result.mean_difference is not None:
             about["mean_difference"] = f"{result.mean_difference:.3f}"

@@ -17,20 +17,24 @@ from nst.train.graph_builder import GraphBuilder
 from nst.train.graph_folded import folded
 
 
-def transformer_graph(network: TransformerNet) -> onnx.ModelProto:
+def transformer_graph(network: TransformerNet, *, for_int8: bool = False) -> onnx.ModelProto:
     """`network` with everything around it: uint8 RGB of any size in, the same out.
 
     The scaling to [-1, 1] and back is folded into the first and the last convolution.
+
+    Args:
+        for_int8: pad and shuffle the image as bytes. For floats that gains nothing on a CPU, and
+            ONNX Runtime's CUDA provider pads no bytes and waits for the GPU to compute a shape.
     """
     graph = GraphBuilder()
     sides = graph.add("Shape", [INPUT_NAME], start=1, end=3)
     if network.config.design == "folded":
-        x = folded(graph, network, sides)
+        x = folded(graph, network, sides, for_int8)
     else:
         x = _johnson(graph, network)
     # The rim goes, and with it what strides have rounded up.
     starts, axes = graph.numbers(network.rim, network.rim), graph.numbers(1, 2)
-    ends = graph.add("Add", [sides, starts])
+    ends = graph.add("Add", [sides, starts]) if network.rim else sides
     graph.add("Slice", [x, starts, ends, axes], OUTPUT_NAME)
     return graph.build("TransformerNet")
 

@@ -91,13 +91,16 @@ class GraphBuilder:
             inputs.append(self.constant(as_array(bias)))
         return self.add("Conv", inputs, kernel_shape=weight.shape[2:], strides=strides)
 
-    def sampled_conv(self, x: str, weight: Tensor, bias: Tensor | None, norm: SampledNorm) -> str:
+    def sampled_conv(
+        self, x: str, weight: Tensor, bias: Tensor | None, norm: SampledNorm, stride: int = 1
+    ) -> str:
         """A convolution and its normalisation, which it is computed for in a few places first."""
         if self.measure is None:
             raise ExportError("normalisation by a sample has no ONNX form in this design")
-        sample = self.plain_conv(x, weight, bias, (STEP, STEP))
+        sample = self.plain_conv(x, weight, bias, (STEP * stride,) * 2)
         scale = self.add("Cast", [self.measure(sample, norm)], to=TensorProto.FLOAT)
-        return self.add("Mul", [self.plain_conv(x, weight, bias), scale])
+        scale = self.add("Unsqueeze", [scale, self.numbers(2, 3)])
+        return self.add("Mul", [self.plain_conv(x, weight, bias, (stride, stride)), scale])
 
     def bytes(self, x: str) -> str:
         """Floats as pixels: clipped, rounded, uint8."""

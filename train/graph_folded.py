@@ -17,24 +17,28 @@ from nst.train.folding import blocks_as_channels, for_bytes, take_apart
 from nst.train.graph_builder import GraphBuilder, as_array
 
 
-def folded(graph: GraphBuilder, network: TransformerNet, sides: str) -> str:
+def folded(graph: GraphBuilder, network: TransformerNet, sides: str, for_int8: bool) -> str:
     """The repainted image, uint8 NHWC, its sides rounded up to whole blocks.
 
     Args:
         sides: name of the image's height and width.
+        for_int8: as in `nst.train.graph.transformer_graph`.
     """
     grid = network.grid
-    x, blocks = _as_blocks(graph, INPUT_NAME, sides, grid, network.margin)
     _, weight, bias, rest = take_apart(network.encoder[0])
     weight, bias = for_bytes(weight, bias)
-    weight = blocks_as_channels(weight, grid)
+    if for_int8:
+        x, blocks = _as_blocks(graph, INPUT_NAME, sides, grid, network.margin)
+        weight, stride = blocks_as_channels(weight, grid), 1
+    else:
+        x, stride = _as_floats(graph, INPUT_NAME, grid, network.margin), grid
     statistics = _Statistics(graph, network)
     if isinstance(rest[0], SampledNorm):
         graph.measure = statistics
-        x = graph.sampled_conv(x, weight, bias, rest[0])
+        x = graph.sampled_conv(x, weight, bias, rest[0], stride)
         rest = rest[1:]
     else:
-        x = graph.plain_conv(x, weight, bias)
+        x = graph.plain_conv(x, weight, bias, (stride, stride))
     for module in (*rest, network.residuals):
         x = graph.module(x, module)
     statistics.end()
@@ -43,13 +47,26 @@ def folded(graph: GraphBuilder, network: TransformerNet, sides: str) -> str:
     assert isinstance(pixels, PixelConv)
     x = graph.add("Relu", [graph.plain_conv(x, *phases.kernel())])
     weight, bias = pixels.kernel()
-    x = graph.bytes(graph.plain_conv(x, weight * 127.5, bias * 127.5 + 127.5))
-
-    x = graph.add("Transpose", [x], perm=[0, 2, 3, 1])
+    x = graph.plain_conv(x, weight * 127.5, bias * 127.5 + 127.5)
+    if not for_int8:
+        x = graph.bytes(graph.add("DepthToSpace", [x], blocksize=grid))
+        return graph.add("Transpose", [x], perm=[0, 2, 3, 1])
+    x = graph.add("Transpose", [graph.bytes(x)], perm=[0, 2, 3, 1])
     across = graph.add("Gather", [blocks, graph.numbers(1)])
     x = graph.swap(x, graph.numbers(-1), across, graph.numbers(grid, 3 * grid))
     whole = graph.add("Mul", [blocks, graph.numbers(grid)])
     return graph.view(x, graph.numbers(-1), whole, graph.numbers(3))
+
+
+def _as_floats(graph: GraphBuilder, image: str, grid: int, margin: int) -> str:
+    """The image with its margins reflected, and what whole blocks may need, float NCHW."""
+    x = graph.add("Transpose", [image], perm=[0, 3, 1, 2])
+    x = graph.add("Cast", [x], to=TensorProto.FLOAT)
+    *first, last = steps(margin)
+    for pad in first:
+        x = graph.reflect(x, pad)
+    pads = graph.numbers(0, 0, last, last, 0, 0, *(last + grid - 1,) * 2)
+    return graph.add("Pad", [x, pads], mode="reflect")
 
 
 def _as_blocks(
@@ -92,20 +109,19 @@ class _Statistics:
         with graph.exact():
             unknown = np.full((1, graph.statistics), np.nan, np.float32)
             graph.weights.append(numpy_helper.from_array(unknown, HELD_NAME))
-            held = graph.add("Unsqueeze", [HELD_NAME, graph.numbers(2, 3)])
-            self._held = iter(graph.split(held, graph.numbers(*widths), len(widths), axis=1))
+            parts = graph.split(HELD_NAME, graph.numbers(*widths), len(widths), axis=1)
+            self._held = iter(parts)
 
     def __call__(self, sample: str, norm: SampledNorm) -> str:
-        """Scales of the next normalisation, [N, C, 1, 1]."""
+        """Scales of the next normalisation, [N, C]."""
         graph, sides = self.graph, self.graph.numbers(2, 3)
         with graph.exact():
             weight, epsilon = (
-                graph.constant(as_array(part).reshape(-1, 1, 1))
-                for part in (norm.weight, norm.epsilon)
+                graph.constant(as_array(part)) for part in (norm.weight, norm.epsilon)
             )
             values = graph.add("Cast", [sample], to=TensorProto.FLOAT)
             squares = graph.add("Mul", [values, values])
-            mean = graph.add("ReduceMean", [squares, sides], keepdims=1)
+            mean = graph.add("ReduceMean", [squares, sides], keepdims=0)
             own = graph.add("Sqrt", [graph.add("Add", [mean, epsilon])])
             self.found.append(own)
             held = next(self._held)
@@ -117,5 +133,4 @@ class _Statistics:
         graph = self.graph
         if graph.statistics:
             with graph.exact():
-                own = graph.add("Concat", self.found, axis=1)
-                graph.add("Squeeze", [own, graph.numbers(2, 3)], STATISTICS_NAME)
+                graph.add("Concat", self.found, STATISTICS_NAME, axis=1)

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -20,7 +22,8 @@ from nst.errors import ModelError, NstError, UsageError
 from nst.images import Array
 from nst.infer import providers, session
 from nst.infer.session import Stylizer
-from nst.infer.signature import Signature
+from nst.models.transformer import TransformerNet, preset_config
+from nst.train.export import export_onnx
 
 
 @pytest.fixture(scope="module")
@@ -319,49 +322,33 @@ def test_closing_lets_the_others_finish(model_path: Path, photograph: Array) -> 
         stylizer(big)
 
 
-class FakeValue:
-    """An OrtValue whose device memory is an array."""
-
-    made = 0
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.array = np.zeros(shape, np.uint8)
-
-    @classmethod
-    def ortvalue_from_shape_and_type(cls, shape: tuple[int, ...], *_: object) -> FakeValue:
-        cls.made += 1
-        return cls(shape)
-
-    def update_inplace(self, array: Array) -> None:
-        assert array.shape == self.array.shape
-        self.array[:] = array
-
-    def numpy(self) -> Array:
-        return self.array.copy()
-
-
-class FakeSession:
-    """A session with I/O binding that inverts its input."""
-
-    def io_binding(self) -> FakeSession:
-        return self
-
-    def bind_ortvalue_input(self, _name: str, value: FakeValue) -> None:
-        self.x = value
-
-    def bind_ortvalue_output(self, _name: str, value: FakeValue) -> None:
-        self.y = value
-
-    def run_with_iobinding(self, binding: FakeSession) -> None:
-        binding.y.array[:] = 255 - binding.x.array
-
-
-def test_buffers_on_a_gpu_are_kept_while_the_size_stays(
-    monkeypatch: pytest.MonkeyPatch, photograph: Array
+@pytest.mark.parametrize("preset", ["fast", "quality"])
+def test_bound_buffers_give_what_arrays_give(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photograph: Array
 ) -> None:
-    monkeypatch.setattr(session.onnxruntime, "OrtValue", FakeValue)
-    run = session._BoundRunner(FakeSession())  # type: ignore[arg-type]
-    for image, made in ((photograph, 2), (photograph[::-1], 2), (photograph[:40], 4)):
+    """As on a GPU, with the buffers of a CPU: kept while the size stays."""
+    torch.manual_seed(0)
+    export_onnx(TransformerNet(preset_config(preset)), tmp_path / "x.onnx", {})
+    inner = onnxruntime.InferenceSession(tmp_path / "x.onnx", providers=["CPUExecutionProvider"])
+    signature = Stylizer(tmp_path / "x.onnx", provider="cpu").signature
+    plain, bound = session._Runner(inner), session._BoundRunner(inner, "cpu")
+    make, made = onnxruntime.OrtValue.ortvalue_from_shape_and_type, []
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        made.append(args)
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_shape_and_type", count)
+    buffers = 3 if signature.statistics else 2
+    one = np.full((1, signature.statistics), 2, np.float32) if signature.statistics else None
+    for image, held, sizes in (
+        (photograph, None, 1),
+        (photograph[::-1], one, 1),
+        (photograph[::-1], None, 1),  # what was held is forgotten
+        (photograph[:40], one, 2),
+    ):
         batch = np.ascontiguousarray(image[None])
-        np.testing.assert_array_equal(run(Signature(), batch)[0], 255 - batch)
-        assert FakeValue.made == made
+        expected, got = plain(signature, batch, held), bound(signature, batch, held)
+        np.testing.assert_array_equal(got[0], expected[0])
+        np.testing.assert_array_equal(got[1], expected[1])
+        assert len(made) == buffers * sizes

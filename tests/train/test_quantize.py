@@ -99,7 +99,9 @@ def test_a_wide_last_convolution_stays_in_float(
 def test_the_folded_design_is_convolutions_of_integers(
     tmp_path: Path, photographs: list[Array]
 ) -> None:
-    model = to_int8(transformer_graph(network("none", photographs, "folded")), photographs)
+    model = to_int8(
+        transformer_graph(network("none", photographs, "folded"), for_int8=True), photographs
+    )
     onnx.checker.check_model(model, full_check=True)
     kinds = optimized_kinds(model, tmp_path)
     assert kinds["QLinearConv"] == 1 + 2 * 2 + 2
@@ -119,7 +121,7 @@ def test_a_sample_leaves_the_frame_s_path_to_integers(
     tmp_path: Path, photographs: list[Array]
 ) -> None:
     net = network("sampled", photographs, "folded")
-    model = to_int8(transformer_graph(equalize(net, photographs)), photographs)
+    model = to_int8(transformer_graph(equalize(net, photographs), for_int8=True), photographs)
     onnx.checker.check_model(model, full_check=True)
     kinds = optimized_kinds(model, tmp_path)
     # Those that are normalised come twice: in a few places, and in all.
@@ -135,7 +137,7 @@ def test_a_constant_field_in_integers(value: int, photographs: list[Array]) -> N
     """The same in every block, and near that in floats, though no photograph is like it."""
     net = network("sampled", photographs, "folded")
     reference = transformer_graph(net)
-    small = to_int8(transformer_graph(equalize(net, photographs)), photographs)
+    small = to_int8(transformer_graph(equalize(net, photographs), for_int8=True), photographs)
     field = np.full((192, 192, 3), value, np.uint8)
     middle, contrast = [], 0.0
     for model in (reference, small):
@@ -163,7 +165,7 @@ def test_close_to_fp32(
     net = network(norm, photographs, design)
     reference = transformer_graph(net)
     half = precision == "fp16"
-    source = reference if half else transformer_graph(equalize(net, photographs))
+    source = reference if half else transformer_graph(equalize(net, photographs), for_int8=True)
     small = to_fp16(reference) if half else to_int8(source, photographs)
     assert weight_bytes(small) < (0.55 if half else 0.35) * weight_bytes(reference)
     with (
