@@ -31,6 +31,7 @@ from nst.train.update import Update
 
 RATES: dict[Design, float] = {"johnson": 6e-4, "folded": 2.4e-3}  # at their peak
 TEMPORAL_WEIGHTS: dict[Design, float] = {"johnson": 0.0, "folded": 500.0}
+LATTICE_FROM = 0.7  # of the budget: what has settled costs little to smooth
 WARM_UP = 0.03  # share of the budget in which the learning rate rises
 SMALLEST_CROP = 64
 _OPTIMIZER = "optimizer."  # what its tensors' names begin with in a snapshot
@@ -66,8 +67,8 @@ class Step:
     Attributes:
         step: from 1; images: seen so far, this step's included.
         seconds: of training so far; done: share of the budget, 0 to 1.
-        content_loss, style_loss, tv_loss, teacher_loss, temporal_loss, total_loss: weighted, of
-            this step's batch; NaN where the step was skipped.
+        content_loss, style_loss, tv_loss, teacher_loss, temporal_loss, lattice_loss, total_loss:
+            weighted, of this step's batch; NaN where the step was skipped.
         gradient_norm, learning_rate: of this step.
         images_per_second: over the last steps; waiting: share of their time without content.
         seconds_left: as estimated now.
@@ -83,6 +84,7 @@ class Step:
     tv_loss: float
     teacher_loss: float
     temporal_loss: float
+    lattice_loss: float
     total_loss: float
     gradient_norm: float
     learning_rate: float
@@ -261,6 +263,7 @@ class Loop:
         count = self._planned.popleft()
         rate = self.peak * schedule(done) * self.rate
         parts = self.update.parts
+        self.update.lattice_weight = self.config.lattice_weight * (done >= LATTICE_FROM)
         tell = [self.budget.clock if self.world.main else 0.0, self._stop]
         alone = self.world.size == 1
         values, told = self.update(batch, count, self.images, rate, () if alone else tell)
@@ -304,7 +307,7 @@ class Loop:
         span = self._recent[-1][0] - first[0]
         images = sum(count for _, count, _ in self._recent) - first[1]
         waiting = sum(waited for _, _, waited in self._recent) - first[2]
-        content, style, tv, teacher, temporal, total, gradient_norm = values
+        content, style, tv, teacher, temporal, lattice, total, gradient_norm = values
         return Step(
             step=launched.step,
             images=launched.images,
@@ -315,6 +318,7 @@ class Loop:
             tv_loss=tv,
             teacher_loss=teacher,
             temporal_loss=temporal,
+            lattice_loss=lattice,
             total_loss=total,
             gradient_norm=gradient_norm,
             learning_rate=launched.rate,

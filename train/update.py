@@ -18,11 +18,12 @@ from nst.images import Array
 from nst.infer.machine import read_cpu
 from nst.losses import PerceptualLoss
 from nst.train.distributed import ALONE, World
+from nst.train.lattice import lattice_loss, plain_fields
 from nst.train.muon import Muon
 from nst.train.teacher import Teacher
 from nst.train.temporal import move, moving, temporal_loss
 
-TERMS = 6  # content, style, tv, teacher, temporal and total loss
+TERMS = 7  # content, style, tv, teacher, temporal, lattice and total loss
 TOTAL = TERMS - 1
 BF16_FEATURES = {"avx512_bf16", "amx_bf16"}  # of CPUs
 WARM_UP_STEPS = 3  # before a step is recorded: libraries choose their kernels in them
@@ -42,6 +43,7 @@ class Update:
         parts: pieces of a batch that go through the network one after another; grows when memory
             runs out.
         gradients: of the last step, one for each parameter; all 0 where it was not finite.
+        lattice_weight: of the lattice loss; 0 for none. It may change from step to step.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Update:
     ) -> None:
         self.network, self.objective, self.teacher = network, objective, teacher
         self.margin, self.temporal_weight = margin, temporal_weight
+        self.lattice_weight = 0.0
         self.world, self.notice = world, notice
         self.parameters = list(network.parameters())
         self.device = self.parameters[0].device
@@ -89,7 +92,7 @@ class Update:
             tell: numbers to add up over all processes.
 
         Returns:
-            The six losses, means over the images, and the gradient's norm, all NaN for a step
+            The losses, means over the images, and the gradient's norm, all NaN for a step
             that was not finite; and the sums of `tell`. Both on the device, not waited for.
         """
         self._rate.fill_(rate)
@@ -111,7 +114,9 @@ class Update:
         if not self._recordable or self.parts > 1:
             return False
         if self._recording is not None:
-            return self._recording.fits(batch)
+            if self._recording.lattice_weight == self.lattice_weight:
+                return self._recording.fits(batch)
+            self._recording, self._warmed = None, 0
         self._warmed += 1
         if self._warmed <= WARM_UP_STEPS:
             return False
@@ -178,15 +183,21 @@ class Update:
             taught = torch.zeros_like(losses.total_loss)
             if self.teacher is not None:
                 taught = self.teacher(self.network, content, stylized, first)
-        steady = torch.zeros_like(losses.total_loss)
+            plain = None
+            if self.lattice_weight:
+                fields = plain_fields(surrounded, self.margin)
+                plain = self.network(fields, surrounded=True)
+        steady, lattice = torch.zeros_like(taught), torch.zeros_like(taught)
         if moved is not None:
             loss = temporal_loss(stylized[:moves], again, moved.grid, self.margin)
             steady = steady + self.temporal_weight * loss.mean()
-        total = losses.total_loss + taught + steady
+        if plain is not None:
+            lattice = lattice + self.lattice_weight * lattice_loss(plain, self.margin).mean()
+        total = losses.total_loss + taught + steady + lattice
         gradients = torch.autograd.grad(total.sum() / count, self.parameters)
         torch._foreach_add_(self.gradients, gradients)
-        terms = (losses.content_loss, losses.style_loss, losses.tv_loss, taught, steady, total)
-        self._sums += torch.stack([term.detach().sum() for term in terms]) / count
+        told = (losses.content_loss, losses.style_loss, losses.tv_loss, taught, steady, lattice)
+        self._sums += torch.stack([term.detach().sum() for term in (*told, total)]) / count
 
     def _apply(self) -> Tensor:
         """Change the parameters; the losses and the gradient's norm."""
@@ -208,7 +219,7 @@ class _Recording:
     """A step as a CUDA graph, for batches of one size."""
 
     def __init__(self, update: Update, batch: Array) -> None:
-        self._update = update
+        self._update, self.lattice_weight = update, update.lattice_weight
         self._batch = torch.empty(batch.shape, dtype=torch.uint8, device=update.device)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):

@@ -511,16 +511,17 @@ class Replay:
     made: ClassVar[list[int]] = []
     fails = False
 
-    def __init__(self, _: Update, batch: Array) -> None:
+    def __init__(self, update: Update, batch: Array) -> None:
         if self.fails:
             raise RuntimeError("no capture\nand why")
         self.made.append(len(batch))
+        self.lattice_weight = update.lattice_weight
 
     def fits(self, batch: Array) -> bool:
         return len(batch) == self.made[-1]
 
     def replay(self, _: Array) -> Tensor:
-        return torch.full((6,), 7.0)
+        return torch.full((8,), 7.0)
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -539,12 +540,15 @@ def test_a_step_is_recorded_after_a_warm_up(
     batch = np.zeros((2, 64, 64, 3), np.uint8)
 
     def replayed(batch: Array) -> bool:
-        return update(batch, len(batch), 0, 1e-4)[0].tolist() == [7.0] * 6
+        return update(batch, len(batch), 0, 1e-4)[0].tolist() == [7.0] * 8
 
     assert [replayed(batch) for _ in range(5)] == [False] * 3 + [not fails] * 2
     assert not replayed(batch[:1])  # of another size
     assert notes == ["each step is launched anew, at about half the speed (no capture)"] * fails
     assert Replay.made == [2] * (not fails)
+    update.lattice_weight = 1.0  # another step: it is recorded anew
+    assert [replayed(batch) for _ in range(5)] == [False] * 3 + [not fails] * 2
+    assert Replay.made == [2, 2] * (not fails)
     update.parts = 2
     assert not replayed(batch)
 

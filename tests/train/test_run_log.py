@@ -33,6 +33,7 @@ def row(step: int, **more: object) -> LogRow:
         tv_loss=0.0,
         teacher_loss=0.0,
         temporal_loss=0.0,
+        lattice_loss=0.0,
         total_loss=loss,
         gradient_norm=1.5,
         images_per_second=16.0,
@@ -108,7 +109,7 @@ def test_a_kill_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
         "from nst.train.run_log import LogRow, RunLog\n"
         f"log = RunLog(Path({str(tmp_path)!r}))\n"
         "for step in range(1, 1000):\n"
-        "    log.write(LogRow(step, *[1.0] * 12, None))\n"
+        "    log.write(LogRow(step, *[1.0] * 13, None))\n"
         "    if step == 700: log.flush()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -118,14 +119,14 @@ def test_a_kill_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
     assert len(steps) >= 700
 
 
-def test_a_log_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    """It had no temporal loss."""
+@pytest.mark.parametrize("lacking", ["temporal_loss", "lattice_loss"])
+def test_a_log_of_an_earlier_version_is_read(tmp_path: Path, lacking: str) -> None:
     path = tmp_path / "log.csv"
     log = RunLog(tmp_path)
     for step in (1, 2):
         log.write(row(step))
     log.close()
-    place = COLUMNS.index("temporal_loss")
+    place = COLUMNS.index(lacking)
     lines = [line.split(",") for line in path.read_text().splitlines()]
     older = [",".join(cells[:place] + cells[place + 1 :]) for cells in lines]
     path.write_text("\n".join(older) + "\n")

@@ -356,10 +356,11 @@ def test_a_step_adds_it_to_the_other_losses(
         update = Update(make_network(), objective, margin=FOLDED.margin, temporal_weight=weight)
         update.parts = parts
         torch.manual_seed(5)
-        terms[weight] = update(batch, 8, 0, 0.0)[0][:6].tolist()
+        terms[weight] = update(batch, 8, 0, 0.0)[0][:7].tolist()
         gradients[weight] = torch.cat([g.flatten().clone() for g in update.gradients])
-    for content, style, tv, taught, steady, total in terms.values():
+    for content, style, tv, taught, steady, lattice, total in terms.values():
         assert total == pytest.approx(content + style + tv + taught + steady, rel=1e-5)
+        assert lattice == 0
     assert terms[0.0][4] == 0
     assert terms[50.0][4] > 0
     assert terms[100.0][4] == pytest.approx(2 * terms[50.0][4], rel=1e-4)
@@ -416,7 +417,7 @@ def test_weights_that_suit_the_designs(objective: PerceptualLoss, style_path: Pa
             assert (step.temporal_loss > 0) is expected
             assert expected or step.temporal_loss == 0
             parts = step.content_loss + step.style_loss + step.tv_loss + step.temporal_loss
-            assert step.total_loss == pytest.approx(parts, rel=1e-5)
+            assert step.total_loss == pytest.approx(parts + step.lattice_loss, rel=1e-5)
     config = TrainConfig(style=(style_path,))
     weights = {
         name: loop_module.temporal_weight(config, preset.design) for name, preset in PRESETS.items()
@@ -455,8 +456,10 @@ def test_a_run_resumed_moves_its_crops_as_one_never_stopped(
         for row in rows:
             assert row.temporal_loss > 0
             parts = row.content_loss + row.style_loss + row.tv_loss + row.temporal_loss
-            assert row.total_loss == pytest.approx(parts, rel=1e-4)
-    assert [r.temporal_loss for r in logs[0]] == [r.temporal_loss for r in logs[1]]
+            assert row.total_loss == pytest.approx(parts + row.lattice_loss, rel=1e-4)
+        assert [row.lattice_loss > 0 for row in rows] == [False] * 4 + [True]
+    for name in ("temporal_loss", "lattice_loss"):
+        assert [getattr(r, name) for r in logs[0]] == [getattr(r, name) for r in logs[1]]
     for result in (whole, resumed):
         saved = tomllib.loads((result.folder / "run.toml").read_text())
         assert saved["temporal_weight"] == 300

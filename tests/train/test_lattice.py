@@ -1,0 +1,188 @@
+"""Plain fields, and the loss of what a network paints into every block of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_runs import make_small, small_run
+from torch import Tensor
+
+from nst.config import ObjectiveConfig
+from nst.errors import UsageError
+from nst.images import Array, load_style
+from nst.infer.inspection import lattice
+from nst.losses import PerceptualLoss, build_objective
+from nst.models.config import TransformerConfig
+from nst.models.transformer import TransformerNet
+from nst.train import update as update_module
+from nst.train.data import open_content
+from nst.train.lattice import FIELDS, GRAIN, lattice_loss, plain_fields
+from nst.train.loop import Loop, Step
+from nst.train.update import Update
+
+FOLDED = TransformerConfig(4, 1, "sampled", "folded", half=4)
+JOHNSON = TransformerConfig(width=4, blocks=1)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_small(monkeypatch, FOLDED)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def objective(style_path: Path) -> PerceptualLoss:
+    config = ObjectiveConfig(style_size=64)
+    return build_objective([load_style(style_path)], (), config, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "margin", "side"),
+    [((4, 3, 164, 164), 50, 164), ((2, 3, 356, 200), 50, 164), ((1, 3, 64, 80), 0, 64)],
+)
+def test_fields_are_plain_amid_their_photographs(
+    shape: tuple[int, ...], margin: int, side: int
+) -> None:
+    crops = torch.rand(shape) * 255
+    before = crops.clone()
+    fields = plain_fields(crops, margin)
+    assert torch.equal(crops, before)
+    assert fields.shape == (FIELDS, 3, side, side)
+    rim = (margin or 16) // 2
+    assert fields.min() >= 0
+    assert fields.max() <= 255
+    inside = fields[..., rim:-rim, rim:-rim]
+    assert inside.std((2, 3)).max() < 1.1 * GRAIN
+    assert len({tuple(field.flatten(1).mean(1).tolist()) for field in inside}) == FIELDS
+    height, width = shape[2:]
+    places = [(0, 0), (0, width - side), (height - side, 0), (height - side, width - side)]
+    for index, (top, left) in enumerate(places):
+        piece = crops[index % len(crops), :, top : top + side, left : left + side]
+        same = (fields[index] == piece).all(0)
+        around = torch.ones(side, side, dtype=torch.bool)
+        around[rim:-rim, rim:-rim] = False
+        assert same[around].all()
+        assert same[~around].float().mean() < 0.01
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.tuples(st.integers(8, 40), st.integers(8, 40)), st.integers(0, 99), st.sampled_from([0, 9])
+)
+def test_what_repeats_in_blocks_is_what_counts(
+    size: tuple[int, int], seed: int, margin: int
+) -> None:
+    """Against a loop over the pixels of a block; what blocks do not share is averaged away."""
+    rng = np.random.default_rng(seed)
+    cut = 0 if margin else 16
+    height, width = (side + 2 * cut for side in size)
+    image = rng.normal(100, 30, (2, 3, height, width))
+    inner = image[..., cut : height - cut, cut : width - cut]
+    rows, columns = (8 * (side // 8) for side in size)
+    inner = inner[..., :rows, :columns]
+    cells = [[inner[..., y::8, x::8].mean((2, 3)) for x in range(8)] for y in range(8)]
+    expected = np.var(np.array(cells).reshape(64, 2, 3), axis=0).mean(1)
+    found = lattice_loss(torch.from_numpy(image), margin)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("period", [2, 4, 8])
+def test_it_is_the_lattice_that_inspection_finds(period: int) -> None:
+    """The same dots, by the spectrum of what a `Stylizer` gives and by the mean over blocks."""
+
+    def dotted(image: Array) -> Array:
+        painted = np.full(image.shape, 120, np.uint8)
+        painted[1::period, 1::period] += 16
+        return painted
+
+    field = torch.from_numpy(dotted(np.zeros((64, 64, 3), np.uint8))).permute(2, 0, 1)[None]
+    amplitude = sum(p.amplitude**2 for p in lattice(dotted).periods) ** 0.5
+    assert lattice_loss(field.float(), 9).sqrt().item() == pytest.approx(amplitude, rel=0.02)
+
+
+def make_network(config: TransformerConfig = FOLDED) -> TransformerNet:
+    torch.manual_seed(0)
+    network = TransformerNet(config)
+    torch.nn.init.normal_(network.output.weight, std=0.5)
+    return network
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("config", [FOLDED, JOHNSON])
+def test_a_step_adds_it_to_the_other_losses(
+    parts: int,
+    config: TransformerConfig,
+    objective: PerceptualLoss,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(update_module, "fast_bf16", lambda _: False)
+    side = 64 + 2 * config.margin
+    batch = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
+    terms = {}
+    for weight in (0.0, 50.0, 100.0):
+        update = Update(make_network(config), objective, margin=config.margin)
+        update.lattice_weight, update.parts = weight, parts
+        torch.manual_seed(5)
+        terms[weight] = update(batch, 4, 0, 0.0)[0].tolist()
+    for *others, total, _ in terms.values():
+        assert total == pytest.approx(sum(others), rel=1e-5)
+    assert terms[0.0][5] == 0
+    assert terms[50.0][5] > 0
+    assert terms[100.0][5] == pytest.approx(2 * terms[50.0][5], rel=1e-4)
+    assert terms[50.0][:5] == pytest.approx(terms[0.0][:5], rel=1e-5)
+
+
+def test_it_is_learned_away(objective: PerceptualLoss) -> None:
+    side = 64 + 2 * FOLDED.margin
+    crops = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
+
+    def judged(network: TransformerNet) -> float:
+        torch.manual_seed(9)
+        fields = plain_fields(Tensor(crops).permute(0, 3, 1, 2), FOLDED.margin)
+        with torch.no_grad():
+            return lattice_loss(network(fields, surrounded=True), FOLDED.margin).mean().item()
+
+    network = make_network()
+    before = judged(network)
+    update = Update(network, objective, margin=FOLDED.margin)
+    update.lattice_weight = 1e6
+    for step in range(60):
+        update(crops, 4, 4 * step, 2e-3)
+    assert judged(network) < 0.5 * before
+
+
+def steps_of(
+    objective: PerceptualLoss, style: Path, network: TransformerConfig, **more: object
+) -> list[Step]:
+    config = small_run(style, None, steps=10, **more)
+    seen: list[Step] = []
+    content = open_content(None, 0, 64 + 2 * network.margin)
+    Loop(make_network(network), objective, config, content).run(seen.append)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("network", "weight", "expected"),
+    [(FOLDED, None, True), (FOLDED, 0.0, False), (JOHNSON, None, True)],
+)
+def test_it_counts_when_the_rest_has_settled(
+    network: TransformerConfig,
+    weight: float | None,
+    expected: bool,
+    objective: PerceptualLoss,
+    style_path: Path,
+) -> None:
+    more = {} if weight is None else {"lattice_weight": weight}
+    steps = steps_of(objective, style_path, network, **more)
+    assert [step.lattice_loss > 0 for step in steps] == [False] * 7 + [expected] * 3
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_that_makes_no_sense(weight: float, style_path: Path) -> None:
+    with pytest.raises(UsageError, match="lattice weight is"):
+        small_run(style_path, None, lattice_weight=weight)
