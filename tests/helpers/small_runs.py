@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 from nst.config import ObjectiveConfig
+from nst.losses import PerceptualLoss
 from nst.models import config as presets
 from nst.models.config import TransformerConfig
+from nst.models.transformer import TransformerNet
 from nst.train import score as scoring
 from nst.train.config import TrainConfig
+from nst.train.data import open_content
+from nst.train.loop import Loop, Step
 
 SMALL = TransformerConfig(width=4, blocks=1)
 
@@ -36,3 +40,11 @@ def small_run(style: Path, out: Path | None, /, **more: object) -> TrainConfig:
         "score": False,
     }
     return TrainConfig(**{**chosen, **more})  # type: ignore[arg-type]
+
+
+def steps_of(objective: PerceptualLoss, network: TransformerNet, config: TrainConfig) -> list[Step]:
+    """What a training on built-in content reports, step by step."""
+    seen: list[Step] = []
+    content = open_content(None, 0, config.size + 2 * network.margin)
+    Loop(network, objective, config, content).run(seen.append)
+    return seen

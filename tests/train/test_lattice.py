@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_runs import make_small, small_run
+from small_runs import make_small, small_run, steps_of
 from torch import Tensor
 
 from nst.config import ObjectiveConfig
@@ -20,9 +20,7 @@ from nst.losses import PerceptualLoss, build_objective
 from nst.models.config import TransformerConfig
 from nst.models.transformer import TransformerNet
 from nst.train import update as update_module
-from nst.train.data import open_content
 from nst.train.lattice import FIELDS, GRAIN, lattice_loss, plain_fields
-from nst.train.loop import Loop, Step
 from nst.train.update import Update
 
 FOLDED = TransformerConfig(4, 1, "sampled", "folded", half=4)
@@ -156,16 +154,6 @@ def test_it_is_learned_away(objective: PerceptualLoss) -> None:
     assert judged(network) < 0.5 * before
 
 
-def steps_of(
-    objective: PerceptualLoss, style: Path, network: TransformerConfig, **more: object
-) -> list[Step]:
-    config = small_run(style, None, steps=10, **more)
-    seen: list[Step] = []
-    content = open_content(None, 0, 64 + 2 * network.margin)
-    Loop(make_network(network), objective, config, content).run(seen.append)
-    return seen
-
-
 @pytest.mark.parametrize(
     ("network", "weight", "expected"),
     [(FOLDED, None, True), (FOLDED, 0.0, False), (JOHNSON, None, True)],
@@ -178,7 +166,9 @@ def test_it_counts_when_the_rest_has_settled(
     style_path: Path,
 ) -> None:
     more = {} if weight is None else {"lattice_weight": weight}
-    steps = steps_of(objective, style_path, network, **more)
+    steps = steps_of(
+        objective, make_network(network), small_run(style_path, None, steps=10, **more)
+    )
     assert [step.lattice_loss > 0 for step in steps] == [False] * 7 + [expected] * 3
 
 

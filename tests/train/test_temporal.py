@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
-from small_runs import make_small, small_run
+from small_runs import make_small, small_run, steps_of
 from torch import Tensor
 
 from nst.config import ObjectiveConfig
@@ -28,8 +28,7 @@ from nst.train import temporal
 from nst.train import update as update_module
 from nst.train.checkpoint import load_checkpoint
 from nst.train.config import TrainConfig
-from nst.train.data import open_content
-from nst.train.loop import Loop, Step
+from nst.train.loop import Step
 from nst.train.run_log import read_log
 from nst.train.temporal import move, moving, temporal_loss
 from nst.train.trainer import TrainResult, resume_style, train_style
@@ -391,16 +390,6 @@ def test_the_loss_of_a_step_is_that_of_its_pictures(
     assert found == pytest.approx(7.0 * losses.mean().item(), rel=1e-4)
 
 
-def steps_of(
-    objective: PerceptualLoss, style: Path, network: TransformerConfig, **more: object
-) -> list[Step]:
-    config = small_run(style, None, steps=3, **more)
-    seen: list[Step] = []
-    content = open_content(None, 0, 64 + 2 * network.margin)
-    Loop(make_network(network), objective, config, content).run(seen.append)
-    return seen
-
-
 def test_weights_that_suit_the_designs(objective: PerceptualLoss, style_path: Path) -> None:
     """Fast networks are for films; those of Johnson et al. train as they did."""
     johnson = TransformerConfig(width=4, blocks=1)
@@ -411,7 +400,11 @@ def test_weights_that_suit_the_designs(objective: PerceptualLoss, style_path: Pa
         (johnson, 20.0, True),
     ]
     for network, weight, expected in kinds:
-        steps = steps_of(objective, style_path, network, temporal_weight=weight)
+        steps = steps_of(
+            objective,
+            make_network(network),
+            small_run(style_path, None, steps=3, temporal_weight=weight),
+        )
         assert len(steps) == 3
         for step in steps:
             assert (step.temporal_loss > 0) is expected
