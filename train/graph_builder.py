@@ -69,6 +69,14 @@ class GraphBuilder:
         pads = np.array([0, 0, pad, pad, 0, 0, pad, pad], np.int64)
         return self.add("Pad", [x, self.constant(pads)], mode="reflect")
 
+    def strip(self, x: str, axis: int, places: range) -> str:
+        """`x` at some places along an axis; places below zero are counted from its end."""
+        end = places.stop
+        if (places.start < 0) != (end < 0):
+            end = np.iinfo(np.int32).max * places.step  # to the very end, or the beginning
+        numbers = (places.start, end, axis, places.step)
+        return self.add("Slice", [x, *(self.numbers(number) for number in numbers)])
+
     def trim(self, x: str, border: int) -> str:
         """[N, C, H, W] without so many positions on every side."""
         starts, ends, axes = ((border,) * 2, (-border,) * 2, (2, 3))

@@ -7,6 +7,7 @@ and memory moves as bytes, in whole blocks.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from nst.infer.signature import HELD_NAME, INPUT_NAME, STATISTICS_NAME
@@ -31,7 +32,7 @@ def folded(graph: GraphBuilder, network: TransformerNet, sides: str, for_int8: b
         x, blocks = _as_blocks(graph, INPUT_NAME, sides, grid, network.margin)
         weight, stride = blocks_as_channels(weight, grid), 1
     else:
-        x, stride = _as_floats(graph, INPUT_NAME, grid, network.margin), grid
+        x, stride = _as_floats(graph, INPUT_NAME, network.margin, grid - 1), grid
     statistics = _Statistics(graph, network)
     if isinstance(rest[0], SampledNorm):
         graph.measure = statistics
@@ -58,15 +59,44 @@ def folded(graph: GraphBuilder, network: TransformerNet, sides: str, for_int8: b
     return graph.view(x, graph.numbers(-1), whole, graph.numbers(3))
 
 
-def _as_floats(graph: GraphBuilder, image: str, grid: int, margin: int) -> str:
-    """The image with its margins reflected, and what whole blocks may need, float NCHW."""
-    x = graph.add("Transpose", [image], perm=[0, 3, 1, 2])
-    x = graph.add("Cast", [x], to=TensorProto.FLOAT)
+def _as_floats(graph: GraphBuilder, image: str, margin: int, overhang: int) -> str:
+    """The image with its margins reflected, and what whole blocks may need, float NCHW.
+
+    The margins are strips of the image, laid beside it: ONNX Runtime's CUDA provider pads no
+    bytes, and takes longer to pad floats than for all the rest of the network.
+    """
+    x = image
+    for axis in (1, 2):
+        reflected = _reflected(margin, overhang)
+        before, after = ([graph.strip(x, axis, run) for run in runs] for runs in reflected)
+        x = graph.add("Concat", [*before, x, *after], axis=axis)
+    x = graph.add("Transpose", [x], perm=[0, 3, 1, 2])
+    return graph.add("Cast", [x], to=TensorProto.FLOAT)
+
+
+def _reflected(margin: int, overhang: int) -> tuple[list[range], list[range]]:
+    """Where along an axis its margins come from: places from its start on, and from its end.
+
+    Args:
+        overhang: how much longer the second is.
+    """
+    length = 4 * margin
+    places = np.arange(length)
     *first, last = steps(margin)
     for pad in first:
-        x = graph.reflect(x, pad)
-    pads = graph.numbers(0, 0, last, last, 0, 0, *(last + grid - 1,) * 2)
-    return graph.add("Pad", [x, pads], mode="reflect")
+        places = np.pad(places, pad, "reflect")
+    places = np.pad(places, (last, last + overhang), "reflect")
+    return _runs(places[:margin]), _runs(places[margin + length :] - length)
+
+
+def _runs(places: NDArray[np.int64]) -> list[range]:
+    """Whole numbers, each one from the one before, as ranges up and down."""
+    runs = []
+    for part in np.split(places, np.flatnonzero(np.diff(places, 2)) + 2):
+        first, last = int(part[0]), int(part[-1])
+        step = 1 if last >= first else -1
+        runs.append(range(first, last + step, step))
+    return runs
 
 
 def _as_blocks(

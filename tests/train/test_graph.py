@@ -63,7 +63,7 @@ def test_both_paint_the_same_at_any_size(
 
 @pytest.mark.parametrize("half", [False, True])
 def test_a_gpu_need_not_be_left(half: bool) -> None:
-    """What ONNX Runtime's CUDA provider does on the CPU instead: padding bytes, and shapes."""
+    """ONNX Runtime's CUDA provider pads slowly or on the CPU, and computes shapes there."""
     graph = graphs("sampled")[0]
     graph = onnx.shape_inference.infer_shapes(to_fp16(graph) if half else graph).graph
     kinds = {
@@ -71,10 +71,7 @@ def test_a_gpu_need_not_be_left(half: bool) -> None:
         for value in (*graph.value_info, *graph.input, *graph.output)
     }
     computed = {name for node in graph.node for name in node.output}
-    padded = [node for node in graph.node if node.op_type == "Pad"]
-    assert padded
-    for node in padded:
-        assert kinds[node.input[0]] == (TensorProto.FLOAT16 if half else TensorProto.FLOAT)
+    assert "Pad" not in {node.op_type for node in graph.node}
     numbers = [
         node.op_type
         for node in graph.node
