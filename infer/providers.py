@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 
 import onnxruntime
 
@@ -25,12 +27,14 @@ class ProviderKind:
         hardware: what it computes on.
         install: how to get it, and what must be there.
         options: handed to ONNX Runtime.
+        optional: more of them, which make it faster, and which not every GPU and network takes.
     """
 
     full_name: str
     hardware: str
     install: str
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+    optional: dict[str, str] = field(default_factory=dict)
 
 
 KINDS: dict[str, ProviderKind] = {
@@ -40,6 +44,7 @@ KINDS: dict[str, ProviderKind] = {
         "pip install 'onnxruntime-gpu[cuda,cudnn]', and an NVIDIA driver",
         # Tensor cores want channels last; the provider then keeps the whole graph in that layout.
         {"prefer_nhwc": "1"},
+        {"fuse_conv_bias": "1", "enable_cuda_graph": "1"},
     ),
     "tensorrt": ProviderKind(
         "TensorrtExecutionProvider",
@@ -68,6 +73,10 @@ KINDS: dict[str, ProviderKind] = {
 }
 
 _OPENING = threading.Lock()
+
+# Whoever uses a CUDA GPU through ONNX Runtime holds it: a call that is recorded as a CUDA graph
+# fails when another thread uses the GPU meanwhile, and so does that thread.
+GPU = threading.RLock()
 
 # What `auto` tries. OpenVINO and DirectML come only in packages of their own, so whoever has them
 # wants them. TensorRT builds engines for minutes and CoreML comes unasked: both by name only.
@@ -136,8 +145,7 @@ def open_session(
                 )
             continue
         try:
-            session = _open(data, candidate, threads)
-            probe(session)
+            session = _open_probed(data, candidate, threads, probe)
         except ModelError:
             raise  # the file's fault
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
@@ -149,6 +157,27 @@ def open_session(
             continue
         return session, candidate, tuple(notes)
     return _open_on_cpu(data, name, threads), "cpu", tuple(notes)
+
+
+def _open_probed(
+    data: bytes,
+    name: str,
+    threads: int,
+    probe: Callable[[onnxruntime.InferenceSession], object],
+) -> onnxruntime.InferenceSession:
+    optional = KINDS[name].optional
+    with GPU:
+        try:
+            session = _open(data, name, threads, optional)
+            probe(session)
+        except ModelError:
+            raise  # the file's fault
+        except Exception:  # ONNX Runtime's exceptions share no base of their own
+            if not optional:
+                raise
+            session = _open(data, name, threads)
+            probe(session)
+    return session
 
 
 def _open_on_cpu(data: bytes, name: str, threads: int) -> onnxruntime.InferenceSession:
@@ -181,7 +210,9 @@ def _silence() -> Iterator[None]:
             onnxruntime.set_default_logger_severity(2)  # as it comes
 
 
-def _open(data: bytes, name: str, threads: int) -> onnxruntime.InferenceSession:
+def _open(
+    data: bytes, name: str, threads: int, optional: Mapping[str, str] = MappingProxyType({})
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # failures are raised, and what is raised we report
@@ -190,6 +221,7 @@ def _open(data: bytes, name: str, threads: int) -> onnxruntime.InferenceSession:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     stack = {"tensorrt": ("tensorrt", "cuda")}.get(name, (name,))
     providers = [(KINDS[part].full_name, dict(KINDS[part].options)) for part in (*stack, "cpu")]
+    providers[0][1].update(optional)
     if name == "cpu":
         providers = providers[:1]
     with _silence():
@@ -198,9 +230,13 @@ def _open(data: bytes, name: str, threads: int) -> onnxruntime.InferenceSession:
             with contextlib.redirect_stdout(io.StringIO()):
                 onnxruntime.preload_dlls()
         # A fallback would print, and change the provider behind our back.
-        session = onnxruntime.InferenceSession(
-            data, options, providers=providers, enable_fallback=0
-        )
+        create = partial(onnxruntime.InferenceSession, data, options, enable_fallback=0)
+        try:
+            session = create(providers=providers)
+        except Exception:  # ONNX Runtime's exceptions share no base of their own
+            if providers[0][1].pop("enable_cuda_graph", None) is None:
+                raise
+            session = create(providers=providers)  # CUDA graphs want all of a network on the GPU
     session.disable_fallback()
     if session.get_providers()[0] != KINDS[name].full_name:
         raise RuntimeError("its libraries are missing or of another version")

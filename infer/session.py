@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from nst.config import KeepColor, Provider, check_number
 from nst.errors import ModelError, NstError, UsageError
 from nst.images import Array
 from nst.infer.limits import quota_threads
-from nst.infer.providers import open_session, reason
+from nst.infer.providers import GPU, open_session, reason
 from nst.infer.signature import (
     HELD_NAME,
     SMALLEST_SIDE,
@@ -27,11 +28,14 @@ from nst.infer.signature import (
     Signature,
     read_signature,
 )
-from nst.infer.tiles import Report, repaint_tiles, sample, tiles
+from nst.infer.tiles import GPU_SIDE, Report, repaint_tiles, sample, tiles
 
 __all__ = ["Statistics", "Stylizer", "check_strength"]
 
 Statistics = NDArray[np.float32]
+
+CALLS = 3  # of a size in a row, until it is worth a CUDA graph
+GRAPHS = 8  # of a session, which keeps them all
 
 
 class Stylizer(Closing):
@@ -77,9 +81,9 @@ class Stylizer(Closing):
                 f"{span[self.signature.pixels]}",
             )
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
-        self._run_session: _Runner | None = (
-            _BoundRunner(session) if self.provider in ("cuda", "tensorrt") else _Runner(session)
-        )
+        bound = self.provider in ("cuda", "tensorrt")
+        self._side = GPU_SIDE if bound else None  # of tiles
+        self._run_session: _Runner | None = (_BoundRunner if bound else _Runner)(session)
 
     @property
     def name(self) -> str:
@@ -146,7 +150,9 @@ class Stylizer(Closing):
         _check_images(image[None])
         if not self.signature.statistics:
             return None
-        return self._runner().statistics(self.signature, _enlarged(sample(image)[None]))
+        whole = self.reach is None or len(tiles(image.shape[:2], self.reach, self._side)) == 1
+        seen = image if whole else sample(image)
+        return self._runner().statistics(self.signature, _enlarged(seen[None]))
 
     def close(self) -> None:
         """Release the session and its memory; calls fail from then on, those under way finish."""
@@ -171,7 +177,7 @@ class Stylizer(Closing):
         if strength == 0 and self._run_session is not None:
             return batch.copy(), None
         reach = self.reach if self.signature.native else None
-        if reach is None or len(tiles(batch.shape[1:3], reach)) == 1:
+        if reach is None or len(tiles(batch.shape[1:3], reach, self._side)) == 1:
             stylized, statistics = self._repaint(batch, held)
         else:
             stylized, statistics = self._in_tiles(batch, reach, report, held)
@@ -186,7 +192,7 @@ class Stylizer(Closing):
         """In tiles, under the statistics of each image as a whole, or those that are held."""
         done: list[Array] = []
         found: list[Statistics] = []
-        count = len(batch) * len(tiles(batch.shape[1:3], reach))
+        count = len(batch) * len(tiles(batch.shape[1:3], reach, self._side))
 
         def step(part: int, parts: int) -> None:
             if report is not None:
@@ -200,7 +206,7 @@ class Stylizer(Closing):
             def repaint(tile: Array, used: Statistics | None = used) -> Array:
                 return self._repaint(tile, used)[0]
 
-            done.append(repaint_tiles(repaint, image[None], reach, step))
+            done.append(repaint_tiles(repaint, image[None], reach, step, self._side))
         return np.concatenate(done), np.concatenate(found) if found else None
 
     def _repaint(
@@ -239,6 +245,10 @@ class _Runner:
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
+        on_gpu = "CUDAExecutionProvider" in session.get_providers()
+        self._lock: contextlib.AbstractContextManager[Any] = (
+            GPU if on_gpu else contextlib.nullcontext()
+        )
 
     def __call__(
         self, signature: Signature, x: NDArray[Any], held: Statistics | None = None
@@ -248,22 +258,35 @@ class _Runner:
         if held is not None:
             feed[HELD_NAME] = held
         names = [signature.output_name, *([STATISTICS_NAME] if signature.statistics else [])]
-        output, *found = self._session.run(names, feed)
+        output, *found = self._run(names, feed)
         return output, found[0] if found else None
 
     def statistics(self, signature: Signature, x: NDArray[Any]) -> Statistics:
-        found: Statistics = self._session.run([STATISTICS_NAME], {signature.input_name: x})[0]
+        found: Statistics = self._run([STATISTICS_NAME], {signature.input_name: x})[0]
         return found
+
+    def _run(self, names: list[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        with self._lock:
+            outputs: list[NDArray[Any]] = self._session.run(names, feed, _graph_options(None))
+        return outputs
 
 
 class _BoundRunner(_Runner):
-    """A session on a GPU: the tensors there are kept and used again while the size stays."""
+    """A session on a GPU: the tensors there are kept and used again while the size stays.
+
+    Where the session takes them, calls are recorded as a CUDA graph and replayed, since to launch
+    a network's kernels one by one takes longer than they do. A graph belongs to its tensors, and
+    in ONNX Runtime to the thread that recorded it.
+    """
 
     def __init__(self, session: onnxruntime.InferenceSession, device: str = "cuda") -> None:
         super().__init__(session)
         self._device = device
-        self._lock = threading.Lock()  # one set of buffers
+        self._lock = GPU  # one set of buffers, too
         self._shape: tuple[int, ...] = ()
+        self._graph: int | None = None
+        cuda = session.get_provider_options().get("CUDAExecutionProvider", {})
+        self._graphs_left = GRAPHS if cuda.get("enable_cuda_graph") == "1" else 0
 
     def __call__(
         self, signature: Signature, x: NDArray[Any], held: Statistics | None = None
@@ -272,31 +295,61 @@ class _BoundRunner(_Runner):
             return super().__call__(signature, x, held)
         with self._lock:
             if x.shape != self._shape:
-                make = partial(
-                    onnxruntime.OrtValue.ortvalue_from_shape_and_type,
-                    device_type=self._device,
-                    device_id=0,
-                )
-                self._shape = ()
-                self._input = make(x.shape, np.uint8)
-                self._output = make(x.shape, np.uint8)
-                self._binding = self._session.io_binding()
-                self._binding.bind_ortvalue_input(signature.input_name, self._input)
-                self._binding.bind_ortvalue_output(signature.output_name, self._output)
-                if signature.statistics:
-                    # ONNX Runtime 1.31 knows no input with a default in `bind_cpu_input`.
-                    self._held = make((1, signature.statistics), np.float32)
-                    self._binding.bind_ortvalue_input(HELD_NAME, self._held)
-                    self._binding.bind_output(STATISTICS_NAME, "cpu")
-                self._shape = x.shape
+                self._bind(signature, x.shape)
             self._input.update_inplace(x)
             if signature.statistics:
                 if held is None:
                     held = np.full((1, signature.statistics), np.nan, np.float32)
                 self._held.update_inplace(held)
-            self._session.run_with_iobinding(self._binding)
-            found = self._binding.get_outputs()[1].numpy() if signature.statistics else None
+            self._compute()
+            found = self._found.numpy() if signature.statistics else None
             return self._output.numpy(), found
+
+    def _bind(self, signature: Signature, shape: tuple[int, ...]) -> None:
+        """Make the tensors for images of a shape."""
+        make = partial(
+            onnxruntime.OrtValue.ortvalue_from_shape_and_type,
+            device_type=self._device,
+            device_id=0,
+        )
+        self._shape = ()
+        self._calls, self._graph, self._thread = 0, None, 0
+        self._input = make(shape, np.uint8)
+        self._output = make(shape, np.uint8)
+        self._binding = self._session.io_binding()
+        self._binding.bind_ortvalue_input(signature.input_name, self._input)
+        self._binding.bind_ortvalue_output(signature.output_name, self._output)
+        if signature.statistics:
+            # ONNX Runtime 1.31 knows no input with a default in `bind_cpu_input`.
+            self._held = make((1, signature.statistics), np.float32)
+            self._found = make((shape[0], signature.statistics), np.float32)
+            self._binding.bind_ortvalue_input(HELD_NAME, self._held)
+            self._binding.bind_ortvalue_output(STATISTICS_NAME, self._found)
+        self._shape = shape
+
+    def _compute(self) -> None:
+        """One call; the `CALLS`th of a size is recorded."""
+        self._calls += 1
+        if self._calls == CALLS and self._graphs_left:
+            number, self._thread = self._graphs_left, threading.get_ident()
+            self._graphs_left -= 1
+            try:
+                self._session.run_with_iobinding(self._binding, _graph_options(number))
+            except Exception:  # ONNX Runtime's exceptions share no base of their own
+                self._graphs_left = 0
+            else:
+                self._graph = number
+                return
+        graph = self._graph if self._thread == threading.get_ident() else None
+        self._session.run_with_iobinding(self._binding, _graph_options(graph))
+
+
+def _graph_options(graph: int | None) -> onnxruntime.RunOptions:
+    """To record or replay a CUDA graph, by its number; None for a call without."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4  # failures are raised, and what is raised we report
+    options.add_run_config_entry("gpu_graph_id", str(-1 if graph is None else graph))
+    return options
 
 
 def check_strength(strength: float, quality: int = 95) -> None:

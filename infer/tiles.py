@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nst.images import Array
 
 SIDE = 1536  # of the pieces that are kept; one takes a folded network of 64 channels about 1 GB
+GPU_SIDE = 4096  # the same on a GPU: room for films of 4K, which would wait for tiles
 SAMPLE, PATCH = 1536, 512  # sides of the largest sample, and of the patches in it
 GRID = 4  # the networks work on blocks of 4×4 pixels, which must lie as they do in the whole
 
@@ -34,6 +35,8 @@ class Tile:
 
 def tiles(size: tuple[int, int], reach: int, side: int | None = None) -> list[Tile]:
     """Cut (height, width) into pieces of about one size, at most `side` high and wide.
+
+    The network sees the same size of all: for each new one, a GPU prepares for long.
 
     Args:
         reach: how many pixels around one its result depends on.
@@ -73,11 +76,13 @@ def _pieces(length: int, reach: int, side: int) -> Iterator[tuple[slice, slice, 
     reach += -reach % GRID
     count = -(-length // side)
     step = -(-length // (count * GRID)) * GRID
+    seen = step + 2 * reach
+    seen = min(length, seen + (length - seen) % GRID)
     for start in range(0, length, step):
         stop = min(length, start + step)
-        before, after = max(0, start - reach), min(length, stop + reach)
+        before = min(max(0, start - reach), length - seen)
         inner = slice(start - before, stop - before)
-        yield slice(before, after), inner, slice(start, stop)
+        yield slice(before, before + seen), inner, slice(start, stop)
 
 
 def sample(image: Array) -> Array:

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from nst.infer.providers import KINDS
+
 CPU = "CPUExecutionProvider"
 
 if __name__ == "__main__":
@@ -33,8 +35,9 @@ if __name__ == "__main__":
     providers: list[Any] = [CPU]
     if args.device == "cuda":
         onnxruntime.preload_dlls()
-        cuda = {"prefer_nhwc": "1", "enable_cuda_graph": str(int(args.graph))}
-        providers = [("CUDAExecutionProvider", cuda), CPU]
+        kind, graph = KINDS["cuda"], {"enable_cuda_graph": str(int(args.graph))}
+        cuda = kind.options | kind.optional | graph
+        providers = [(kind.full_name, cuda), CPU]
     print("| model | size | ms, median | 95th percentile | n |\n|---|---|---:|---:|---:|")
     for model in args.models:
         options = onnxruntime.SessionOptions()

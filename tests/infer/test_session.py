@@ -270,7 +270,7 @@ def test_a_provider_that_fails_on_the_model_gives_way(
     """It opens, and cannot compute: found out by the probe, not in the middle of work."""
     opened = providers._open
 
-    def on_the_cpu(data: bytes, _name: str, threads: int) -> Any:
+    def on_the_cpu(data: bytes, _name: str, threads: int, *_: object) -> Any:
         return opened(data, "cpu", threads)
 
     def probe(*_: object) -> None:
@@ -284,6 +284,40 @@ def test_a_provider_that_fails_on_the_model_gives_way(
     with Stylizer(model_path) as stylizer:
         assert stylizer.provider == "cpu"
         assert "no such kernel" in stylizer.notes[0]
+
+
+def test_what_a_gpu_refuses_is_left_out(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options that not every GPU and network takes: by what opens, then by what computes."""
+    make, seen = onnxruntime.InferenceSession, list[dict[str, str]]()
+
+    def on_a_gpu(data: bytes, options: Any, providers: Any, **_: Any) -> Any:
+        name, given = providers[0]
+        assert name == "CUDAExecutionProvider"
+        seen.append(dict(given))
+        if "enable_cuda_graph" in given:
+            raise RuntimeError("not all nodes are on the GPU")
+        session = make(data, options, ["CPUExecutionProvider"])
+        monkeypatch.setattr(session, "get_providers", lambda: ["CUDAExecutionProvider"])
+        return session
+
+    def probe(*_: object) -> None:
+        if "fuse_conv_bias" in seen[-1]:
+            raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(providers, "cuda_devices", lambda: 1)
+    monkeypatch.setattr(providers, "installed_providers", lambda: ("cuda", "cpu"))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_a_gpu)
+    kind = providers.KINDS["cuda"]
+    opened, _, notes = providers.open_session(model_path.read_bytes(), "x")
+    assert opened.get_providers() == ["CUDAExecutionProvider"]
+    assert notes == ()
+    fused = kind.options | {"fuse_conv_bias": "1"}
+    assert seen == [kind.options | kind.optional, fused]
+    seen.clear()
+    monkeypatch.setattr(Stylizer, "_probe", probe)
+    with Stylizer(model_path) as stylizer:
+        assert stylizer.provider == "cuda"
+    assert seen == [kind.options | kind.optional, fused, kind.options]
 
 
 def test_unknown_and_missing_providers(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +373,7 @@ def test_bound_buffers_give_what_arrays_give(
         return make(*args, **kwargs)
 
     monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_shape_and_type", count)
-    buffers = 3 if signature.statistics else 2
+    buffers = 4 if signature.statistics else 2
     one = np.full((1, signature.statistics), 2, np.float32) if signature.statistics else None
     for image, held, sizes in (
         (photograph, None, 1),
@@ -352,3 +386,66 @@ def test_bound_buffers_give_what_arrays_give(
         np.testing.assert_array_equal(got[0], expected[0])
         np.testing.assert_array_equal(got[1], expected[1])
         assert len(made) == buffers * sizes
+
+
+class Recorder:
+    """A session that seems to be on a GPU: of a call that it recorded, it repeats the tensors."""
+
+    def __init__(self, inner: onnxruntime.InferenceSession, broken: bool = False) -> None:
+        self._inner, self._broken = inner, broken
+        self._recorded: dict[str, tuple[int, Any]] = {}
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        return {"CUDAExecutionProvider": {"enable_cuda_graph": "1"}}
+
+    def run_with_iobinding(self, binding: Any, options: onnxruntime.RunOptions) -> None:
+        graph = options.get_run_config_entry("gpu_graph_id")
+        self.asked.append(graph)
+        if graph != "-1":
+            if self._broken:
+                raise RuntimeError("cannot be recorded")
+            thread, binding = self._recorded.setdefault(graph, (threading.get_ident(), binding))
+            assert thread == threading.get_ident()
+        self._inner.run_with_iobinding(binding)
+
+
+def test_calls_of_one_size_become_a_graph(model_path: Path, photograph: Array) -> None:
+    stylizer = Stylizer(model_path, provider="cpu")
+    inner = onnxruntime.InferenceSession(model_path, providers=["CPUExecutionProvider"])
+    recorder = Recorder(inner)
+    bound = session._BoundRunner(recorder, "cpu")  # type: ignore[arg-type]
+
+    def repaint(image: Array) -> None:
+        got, _ = bound(stylizer.signature, np.ascontiguousarray(image[None]))
+        np.testing.assert_array_equal(got[0], stylizer(image))
+
+    for turn in range(5):
+        repaint(photograph[:, turn:40])  # a new width each
+    assert recorder.asked == ["-1"] * 5
+    for image in (photograph, photograph[::-1], photograph[:, ::-1], photograph, photograph[::-1]):
+        repaint(image)
+    assert recorder.asked[5:] == ["-1", "-1", "8", "8", "8"]
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(repaint, photograph).result()
+    assert recorder.asked[10:] == ["-1"]
+    for turn in range(8 * session.CALLS):
+        repaint(photograph[: 60 - turn // session.CALLS])
+    assert recorder.asked[11:] == [
+        *(g for graph in range(7, 0, -1) for g in ("-1", "-1", str(graph))),
+        *["-1"] * session.CALLS,  # not without end
+    ]
+
+
+def test_what_cannot_be_recorded_is_computed(model_path: Path, photograph: Array) -> None:
+    stylizer = Stylizer(model_path, provider="cpu")
+    inner = onnxruntime.InferenceSession(model_path, providers=["CPUExecutionProvider"])
+    recorder = Recorder(inner, broken=True)
+    bound = session._BoundRunner(recorder, "cpu")  # type: ignore[arg-type]
+    for _ in range(5):
+        got, _ = bound(stylizer.signature, photograph[None])
+        np.testing.assert_array_equal(got[0], stylizer(photograph))
+    assert recorder.asked == ["-1", "-1", "8", "-1", "-1", "-1"]

@@ -28,15 +28,18 @@ from nst.train.export import export_precisions
 def test_tiles_cover_every_pixel_once(size: tuple[int, int], reach: int, side: int) -> None:
     image = np.arange(size[0] * size[1], dtype=np.int64).reshape(size)
     seen = np.full(size, -1)
+    shapes = set()
     for tile in tiles(size, reach, side):
         assert (seen[tile.target] == -1).all()
         seen[tile.target] = image[tile.source][tile.inner]
+        shapes.add(image[tile.source].shape)
         for source, target, length in zip(tile.source, tile.target, size, strict=True):
             assert target.stop - target.start <= side + GRID
             assert source.start % GRID == 0  # the blocks lie as they do in the whole
             assert source.start == 0 or target.start - source.start >= reach
             assert source.stop == length or source.stop - target.stop >= reach
     np.testing.assert_array_equal(seen, image)
+    assert len(shapes) == 1
 
 
 def loud(config: TransformerConfig) -> TransformerNet:
