@@ -26,6 +26,7 @@ def folded(graph: GraphBuilder, network: TransformerNet, sides: str, for_int8: b
         for_int8: as in `nst.train.graph.transformer_graph`.
     """
     grid = network.grid
+    graph.biases_apart = not for_int8
     _, weight, bias, rest = take_apart(network.encoder[0])
     weight, bias = for_bytes(weight, bias)
     if for_int8:

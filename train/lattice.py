@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nst.models.transformer import TransformerNet
+
 FIELDS = 4  # a step, of the corners of crops
 SIDE = 64  # pixels of a field that are judged, if the crops are as large
 BLOCK = 8  # pixels: two of the networks' strides, for blocks may take turns
@@ -44,6 +46,29 @@ def plain_fields(crops: Tensor, margin: int) -> Tensor:
     grain = GRAIN * torch.rand(FIELDS, 1, 1, 1, device=crops.device)
     plain.copy_((color + grain * torch.randn_like(plain)).clamp(0, 255))
     return fields
+
+
+def mixed_statistics(network: TransformerNet, fields: Tensor, crops: Tensor) -> Tensor | None:
+    """Statistics under which fields are to be plain: between their own and those of whole crops.
+
+    A sky is a part of a photograph, of whatever size.
+
+    Args:
+        fields: as `plain_fields` gives them.
+        crops: float [B, 3, H, W] in [0, 255], margins included.
+
+    Returns:
+        [FIELDS, K]; None for a network that can't be given them.
+    """
+    with torch.no_grad():
+        own = network.statistics(fields)
+        if own is None:
+            return None
+        others = network.statistics(crops[:FIELDS])
+        assert others is not None
+        others = others.repeat(-(-FIELDS // len(others)), 1)[:FIELDS]
+        share = torch.rand(FIELDS, 1, device=own.device)
+        return own**share * others ** (1 - share)
 
 
 def lattice_loss(stylized: Tensor, margin: int) -> Tensor:

@@ -11,14 +11,15 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nst.devices import out_of_memory
 from nst.images import Array
 from nst.infer.machine import read_cpu
 from nst.losses import PerceptualLoss
+from nst.models.transformer import TransformerNet
 from nst.train.distributed import ALONE, World
-from nst.train.lattice import lattice_loss, plain_fields
+from nst.train.lattice import lattice_loss, mixed_statistics, plain_fields
 from nst.train.muon import Muon
 from nst.train.teacher import Teacher
 from nst.train.temporal import move, moving, temporal_loss
@@ -48,7 +49,7 @@ class Update:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: TransformerNet,
         objective: PerceptualLoss,
         *,
         margin: int = 0,
@@ -186,7 +187,8 @@ class Update:
             plain = None
             if self.lattice_weight:
                 fields = plain_fields(surrounded, self.margin)
-                plain = self.network(fields, surrounded=True)
+                statistics = mixed_statistics(self.network, fields, surrounded)
+                plain = self.network(fields, statistics=statistics, surrounded=True)
         steady, lattice = torch.zeros_like(taught), torch.zeros_like(taught)
         if moved is not None:
             loss = temporal_loss(stylized[:moves], again, moved.grid, self.margin)

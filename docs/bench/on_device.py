@@ -1,10 +1,12 @@
 """How fast models run on a GPU with the frames there already, in ONNX Runtime.
 
     python docs/bench/on_device.py MODEL … [--size 1920x1080] [--calls 200]
-        [--device cuda] [--graph]
+        [--device cuda] [--graph] [--fuse]
 
 Give fp16 files. The median of the calls after 30, each waited for; `nst bench --provider cuda`
-tells the time from host to host. `--graph` records a call once and replays it (a CUDA graph).
+tells the time from host to host. `--graph` records a call once and replays it (a CUDA graph), as
+`Stylizer` does. `--fuse` fuses biases with their convolutions, for which kernels are compiled for
+seconds.
 """
 
 from __future__ import annotations
@@ -29,20 +31,26 @@ if __name__ == "__main__":
     parser.add_argument("--calls", type=int, default=200)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--graph", action="store_true")
+    parser.add_argument("--fuse", action="store_true")
     args = parser.parse_args()
     width, height = map(int, args.size.split("x"))
     frame = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
     providers: list[Any] = [CPU]
+    disabled: tuple[str, ...] = ()
     if args.device == "cuda":
         onnxruntime.preload_dlls()
-        kind, graph = KINDS["cuda"], {"enable_cuda_graph": str(int(args.graph))}
-        cuda = kind.options | kind.optional | graph
+        kind = KINDS["cuda"]
+        switches = {"enable_cuda_graph": args.graph, "fuse_conv_bias": args.fuse}
+        cuda = kind.options | {name: str(int(on)) for name, on in switches.items()}
         providers = [(kind.full_name, cuda), CPU]
+        disabled = () if args.fuse else kind.disabled_optimizers
     print("| model | size | ms, median | 95th percentile | n |\n|---|---|---:|---:|---:|")
     for model in args.models:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(model, options, providers)
+        session = onnxruntime.InferenceSession(
+            model, options, providers, disabled_optimizers=disabled
+        )
         make = onnxruntime.OrtValue.ortvalue_from_numpy
         binding = session.io_binding()
         binding.bind_ortvalue_input("image", make(frame, args.device, 0))

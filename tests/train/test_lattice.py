@@ -20,7 +20,7 @@ from nst.losses import PerceptualLoss, build_objective
 from nst.models.config import TransformerConfig
 from nst.models.transformer import TransformerNet
 from nst.train import update as update_module
-from nst.train.lattice import FIELDS, GRAIN, lattice_loss, plain_fields
+from nst.train.lattice import FIELDS, GRAIN, lattice_loss, mixed_statistics, plain_fields
 from nst.train.update import Update
 
 FOLDED = TransformerConfig(4, 1, "sampled", "folded", half=4)
@@ -66,6 +66,31 @@ def test_fields_are_plain_amid_their_photographs(
         around[rim:-rim, rim:-rim] = False
         assert same[around].all()
         assert same[~around].float().mean() < 0.01
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_fields_are_plain_in_photographs_of_any_kind(count: int) -> None:
+    side = 64 + 2 * FOLDED.margin
+    crops = torch.rand(count, 3, side, side) * torch.linspace(20, 255, count)[:, None, None, None]
+    network = make_network()
+    fields = plain_fields(crops, FOLDED.margin)
+    own = network.statistics(fields)
+    assert own is not None
+    others = torch.cat([network.statistics(crops[i % count][None]) for i in range(FIELDS)])  # type: ignore[misc]
+    draws = [mixed_statistics(network, fields, crops) for _ in range(20)]
+    for mixed in draws:
+        assert mixed is not None
+        assert not mixed.requires_grad
+        share = (mixed / others).log() / (own / others).log()
+        assert share.min() >= -0.01
+        assert share.max() <= 1.01
+        spread = share.std(1).max()  # one share for all channels of a field
+        assert spread < 0.05
+    assert (
+        torch.stack([mixed[0] for mixed in draws if mixed is not None]).unique(dim=0).shape[0] > 15
+    )
+    johnson = TransformerNet(TransformerConfig(8, 1))
+    assert mixed_statistics(johnson, fields, crops) is None
 
 
 @settings(max_examples=25, deadline=None)
