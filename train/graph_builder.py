@@ -97,12 +97,11 @@ class GraphBuilder:
         strides: tuple[int, ...] = (1, 1),
     ) -> str:
         inputs = [x, self.constant(as_array(weight))]
-        apart = bias is not None and self.biases_apart
-        if bias is not None and not apart:
+        if bias is not None and not self.biases_apart:
             inputs.append(self.constant(as_array(bias)))
         x = self.add("Conv", inputs, kernel_shape=weight.shape[2:], strides=strides)
-        if bias is not None and apart:
-            x = self.add("Add", [x, self.constant(as_array(bias)[:, None, None])])
+        if bias is not None and self.biases_apart:
+            x = self.add("Add", [x, self.constant(as_array(bias)[None, :, None, None])])
         return x
 
     def sampled_conv(
