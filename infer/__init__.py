@@ -1,1 +1,1 @@
-"""A model repaints images. Nothing here loads torch."""
+"""Repaints photographs, films and a camera with a model, without torch."""

@@ -1,1 +1,1 @@
-"""The transformer networks."""
+"""The transformer networks, and the base networks that ship."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.models.config import Norm
-from nst.models.sampled import SampledNorm, Statistics
+from nst.models.norm import SampledNorm, Statistics
 
 RESIDUAL_GAIN = 0.3  # of what a block without normalisation adds at first
 

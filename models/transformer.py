@@ -15,7 +15,7 @@ from nst.models.layers import (
     ResidualBlock,
     UpsampleLayer,
 )
-from nst.models.sampled import Statistics
+from nst.models.norm import Statistics
 
 __all__ = ["PRESETS", "TransformerConfig", "TransformerNet", "preset_config"]
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nst.config import ObjectiveConfig, OptimizeConfig
     from nst.errors import ExportError, ImageError, ModelError, NstError, UsageError
-    from nst.gatys import optimize
-    from nst.images import load_image, save_image
-    from nst.infer.session import Stylizer
-    from nst.losses import PerceptualLoss
+    from nst.infer.runtime.stylizer import Stylizer
+    from nst.io.images import load_image, save_image
     from nst.models.config import TransformerConfig
     from nst.models.transformer import TransformerNet
+    from nst.perceptual.gatys import optimize
+    from nst.perceptual.losses import PerceptualLoss
+    from nst.perceptual.vgg import VGG19Features
     from nst.train.config import TrainConfig
-    from nst.train.score import score
-    from nst.train.trainer import resume_style, train_style
-    from nst.vgg import VGG19Features
+    from nst.train.engine.trainer import resume_style, train_style
+    from nst.train.evaluation.score import score
 
 _HOMES = {
     "ObjectiveConfig": "nst.config",
@@ -30,18 +30,18 @@ _HOMES = {
     "ModelError": "nst.errors",
     "NstError": "nst.errors",
     "UsageError": "nst.errors",
-    "optimize": "nst.gatys",
-    "load_image": "nst.images",
-    "save_image": "nst.images",
-    "Stylizer": "nst.infer.session",
-    "PerceptualLoss": "nst.losses",
+    "optimize": "nst.perceptual.gatys",
+    "load_image": "nst.io.images",
+    "save_image": "nst.io.images",
+    "Stylizer": "nst.infer.runtime.stylizer",
+    "PerceptualLoss": "nst.perceptual.losses",
     "TransformerConfig": "nst.models.config",
     "TransformerNet": "nst.models.transformer",
     "TrainConfig": "nst.train.config",
-    "score": "nst.train.score",
-    "resume_style": "nst.train.trainer",
-    "train_style": "nst.train.trainer",
-    "VGG19Features": "nst.vgg",
+    "score": "nst.train.evaluation.score",
+    "resume_style": "nst.train.engine.trainer",
+    "train_style": "nst.train.engine.trainer",
+    "VGG19Features": "nst.perceptual.vgg",
 }
 
 __all__ = [  # noqa: RUF022 - in the order in which a reader meets them

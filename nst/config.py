@@ -13,15 +13,15 @@ from nst.errors import UsageError
 
 Device = Literal["auto", "cpu", "cuda"]
 
-# Where a model repaints: an execution provider of ONNX Runtime (see `nst.infer.providers`).
+# Where a model repaints: an execution provider of ONNX Runtime (see `nst.infer.runtime.providers`).
 Provider = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"]
 PROVIDERS: tuple[str, ...] = get_args(Provider)
 
-# Methods of colour transfer (see `nst.color`).
+# Methods of colour transfer (see `nst.color.transfer`).
 ColorMethod = Literal[
     "reinhard", "idt", "idt_regrain", "mkl", "cholesky", "pca", "luminance", "histogram"
 ]
-# How a repainted photograph keeps its colours (see `nst.color.keep_color`).
+# How a repainted photograph keeps its colours (see `nst.color.transfer.keep_color`).
 KeepColor = Literal["luminance", "linear", "histogram"]
 
 VGG_LAYERS = tuple(
@@ -67,7 +67,7 @@ def check_weights(name: str, weights: Sequence[float], count: int) -> tuple[floa
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The objective that trainer, optimiser and score share (see `nst.losses.PerceptualLoss`).
+    """The objective that trainer, optimiser and score share (see `PerceptualLoss`).
 
     Args:
         content_layers, style_layers: names of VGG-19 activations, `relu1_1` … `relu5_4`.
@@ -79,7 +79,7 @@ class ObjectiveConfig:
         style_size: short side in pixels at which a style image meets VGG; sets the stroke size.
         vgg: `caffe`, `torchvision`, or a file as `FILE:caffe` or `FILE:torchvision`.
         keep_color: the style image is seen in the photographs' colours, or grey, and they with it;
-            see `nst.color.style_in_colors_of`.
+            see `nst.color.transfer.style_in_colors_of`.
     """
 
     content_layers: tuple[str, ...] = ("relu3_3",)
@@ -114,7 +114,7 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class OptimizeConfig:
-    """Options of `nst.gatys.optimize`.
+    """Options of `nst.perceptual.gatys.optimize`.
 
     Args:
         objective: what is minimised.

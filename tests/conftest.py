@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; read as
 import numpy as np
 import pytest
 
-from nst.images import Array, save_image
+from nst.io.images import Array, save_image
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,8 +29,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def photograph() -> Array:
     """A photograph that training never sees, 96 × 128."""
-    from nst.images import resize_image
-    from nst.photographs import held_out
+    from nst.io.images import resize_image
+    from nst.io.sample_images import held_out
 
     return resize_image(held_out()[0], (96, 128))
 
@@ -51,7 +51,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from nst.models.transformer import TransformerConfig, TransformerNet
-    from nst.train.export import export_onnx
+    from nst.train.export.export import export_onnx
 
     torch.manual_seed(1)
     network = TransformerNet(TransformerConfig(width=4, blocks=1))

@@ -17,16 +17,16 @@ import torch
 import typer.main
 from typer.testing import CliRunner
 
-from nst.__main__ import app
+from nst.cli.app import app
 from nst.config import ObjectiveConfig
 from nst.errors import NstError
-from nst.images import Array, load_image, save_image
-from nst.infer.session import Stylizer
+from nst.infer.runtime.stylizer import Stylizer
+from nst.io.images import Array, load_image, save_image
 from nst.models.transformer import TransformerConfig, TransformerNet
-from nst.train import trainer
-from nst.train.checkpoint import save_checkpoint
 from nst.train.config import TrainConfig
 from nst.train.config_file import KEYS
+from nst.train.engine import trainer
+from nst.train.run.checkpoint import save_checkpoint
 
 COMMANDS = (
     "train",

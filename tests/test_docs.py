@@ -13,8 +13,8 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from nst.__main__ import app
-from nst.images import load_image
+from nst.cli.app import app
+from nst.io.images import load_image
 
 COMMANDS = (
     *("train", "image", "video", "webcam", "optimize", "color", "export"),

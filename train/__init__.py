@@ -1,1 +1,1 @@
-"""A style image becomes a model."""
+"""Turns a style image into a model."""

@@ -34,7 +34,7 @@ def model_name(name: str, precision: str) -> str:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Options of `nst.train.trainer.train_style`.
+    """Options of `nst.train.engine.trainer.train_style`.
 
     Args:
         style: paths of the style images.

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from nst.config import Device, KeepColor, ObjectiveConfig
 from nst.errors import NstError, UsageError, needs_extra
-from nst.files import replacing
+from nst.io.files import replacing
 from nst.train.config import TrainConfig
 
 # Fields whose option has another name.

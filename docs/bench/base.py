@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nst.images import image_names, load_style
+from nst.io.images import image_names, load_style
 from nst.models.config import preset_config
-from nst.train.base import FOLDER, ROUND, train_base, varied
-from nst.train.checkpoint import save_checkpoint
-from nst.train.data import open_content
+from nst.train.content.dataset import open_content
+from nst.train.engine.base_network import FOLDER, ROUND, train_base, varied
+from nst.train.run.checkpoint import save_checkpoint
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nst.color import METHODS
-from nst.color_compare import compare_methods, kl_divergence, wasserstein
-from nst.images import Array, image_files, load_image, resize_image, resize_long
+from nst.color.compare import compare_methods, kl_divergence, wasserstein
+from nst.color.transfer import METHODS
+from nst.io.images import Array, image_files, load_image, resize_image, resize_long
 
 
 def spread(folder: Path, count: int) -> list[Path]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from nst.infer.providers import KINDS
+from nst.infer.runtime.providers import KINDS
 
 CPU = "CPUExecutionProvider"
 

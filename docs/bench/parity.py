@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 import nst
-from nst.images import READ_SUFFIXES, resize_image
-from nst.train.checkpoint import load_checkpoint
-from nst.train.export import ExportedNet
+from nst.io.images import READ_SUFFIXES, resize_image
+from nst.train.export.export import ExportedNet
+from nst.train.run.checkpoint import load_checkpoint
 
 run, folder = Path(sys.argv[1]), Path(sys.argv[2])
 checkpoint = load_checkpoint(next(run.glob("*.safetensors")))

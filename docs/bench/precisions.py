@@ -16,17 +16,17 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import nst
-from nst.images import Array, resize_short, save_image
-from nst.losses import build_objective
-from nst.photographs import held_out, load_photographs
-from nst.train.checkpoint import load_checkpoint
+from nst.io.images import Array, resize_short, save_image
+from nst.io.sample_images import held_out, load_photographs
+from nst.perceptual.losses import build_objective
 from nst.train.config import PRECISIONS, model_name
-from nst.train.score import (
+from nst.train.evaluation.score import (
     image_losses,
     mean_losses,
     squares,
     trained_objective,
 )
+from nst.train.run.checkpoint import load_checkpoint
 
 CROP, ZOOM, GAP, GAIN = 150, 2, 10, 16
 CORNERS = ((90, 250), (215, 330))  # (top, left) in the cat and in the cup

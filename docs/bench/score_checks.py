@@ -12,11 +12,11 @@ import argparse
 from pathlib import Path
 
 import nst
-from nst.devices import pick_device
-from nst.images import Array, load_style
-from nst.losses import build_objective
-from nst.photographs import load_photographs
-from nst.train.score import score, squares
+from nst.io.images import Array, load_style
+from nst.io.sample_images import load_photographs
+from nst.perceptual.losses import build_objective
+from nst.system.devices import pick_device
+from nst.train.evaluation.score import score, squares
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--style", type=Path, required=True)

@@ -18,8 +18,8 @@ import numpy as np
 import typer
 from scipy.ndimage import gaussian_filter
 
-from nst.images import Array, load_image
-from nst.infer.session import Stylizer
+from nst.infer.runtime.stylizer import Stylizer
+from nst.io.images import Array, load_image
 
 SIDE, STEP, RIM, MOST = 72, 36, 24, 30
 PLAIN = 8.0  # standard deviation from a plane at most, levels

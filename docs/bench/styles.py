@@ -22,13 +22,13 @@ import numpy as np
 
 import nst
 from nst.config import ObjectiveConfig
-from nst.devices import pick_device
-from nst.gatys import BatchProgress, optimize_batch
-from nst.images import load_style, resize_image
-from nst.losses import build_objective
+from nst.io.images import load_style, resize_image
+from nst.io.sample_images import held_out, load_photographs, training_photographs
 from nst.models.config import PRESETS, TransformerConfig
-from nst.photographs import held_out, load_photographs, training_photographs
-from nst.train.score import (
+from nst.perceptual.gatys import BatchProgress, optimize_batch
+from nst.perceptual.losses import build_objective
+from nst.system.devices import pick_device
+from nst.train.evaluation.score import (
     MILESTONES,
     Curve,
     ImageLosses,

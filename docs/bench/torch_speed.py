@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nst.models.transformer import TransformerNet
-from nst.train.export import ExportedNet
+from nst.train.export.export import ExportedNet
 
 SIZES = ((480, 640), (720, 1280), (1080, 1920))
 CALLS, WARM_UP = 30, 10

@@ -27,16 +27,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nst.images import Array
-from nst.infer.camera import Captured
-from nst.infer.encode import EncodeConfig, VideoWriter
-from nst.infer.frames import Colors, Frame, VideoReader
-from nst.infer.resize import resized
-from nst.infer.scenes import Look, Painter
-from nst.infer.session import Stylizer
-from nst.infer.steady import Steady
-from nst.infer.video import VideoProgress, repaint_video
-from nst.infer.webcam import WebcamConfig, run_webcam
+from nst.infer.live.camera import Captured
+from nst.infer.live.webcam import WebcamConfig, run_webcam
+from nst.infer.runtime.resize import resized
+from nst.infer.runtime.stylizer import Stylizer
+from nst.infer.video.pipeline import VideoProgress, repaint_video
+from nst.infer.video.reader import Colors, Frame, VideoReader
+from nst.infer.video.schedule import Look, Painter
+from nst.infer.video.temporal import Steady
+from nst.infer.video.writer import EncodeConfig, VideoWriter
+from nst.io.images import Array
 
 SIZES_WH = ((640, 480), (1280, 720))
 RATE = 30

@@ -10,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 
-from nst.images import Array
+from nst.io.images import Array
 
 UNIT = Fraction(1, 1000)
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from nst.config import ObjectiveConfig
-from nst.losses import PerceptualLoss
 from nst.models import config as presets
 from nst.models.config import TransformerConfig
 from nst.models.transformer import TransformerNet
-from nst.train import score as scoring
+from nst.perceptual.losses import PerceptualLoss
 from nst.train.config import TrainConfig
-from nst.train.data import open_content
-from nst.train.loop import Loop, Step
+from nst.train.content.dataset import open_content
+from nst.train.engine.loop import Loop, Step
+from nst.train.evaluation import score as scoring
 
 SMALL = TransformerConfig(width=4, blocks=1)
 

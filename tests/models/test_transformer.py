@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nst.models.config import PRESETS, Norm
-from nst.models.sampled import EPSILON, SampledNorm, Statistics
+from nst.models.norm import EPSILON, SampledNorm, Statistics
 from nst.models.transformer import SMALLEST, TransformerConfig, TransformerNet, steps
-from nst.train.loop import SMALLEST_CROP
+from nst.train.engine.loop import SMALLEST_CROP
 
 
 def johnson(image: Tensor, w: dict[str, Tensor]) -> Tensor:

@@ -1,0 +1,1 @@
+"""The commands `nst image`, `video`, `webcam`, `inspect`, `flicker` and `info`."""

@@ -1,0 +1,1 @@
+"""Measures models and machines: artefacts, flicker, speed."""

@@ -1,0 +1,374 @@
+"""Pictures of an inspection: `lattice.png`, `border.png` and `size.png`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nst.infer.diagnostics.checkerboard import INSIDE, ROUNDING, Lattice, Values, lattice_bins
+from nst.infer.diagnostics.inspection import DEPTH, FRAME, Border, Inspection, StrokeScale
+from nst.io.files import replacing
+from nst.io.images import Array, resize_image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PICTURES = ("lattice.png", "border.png", "size.png")
+
+_INK, _SOFT, _FAINT, _PAPER = "#1f2328", "#6b7280", "#d5d9de", "#ffffff"
+_CHANNELS = (("red", "#c2453c"), ("green", "#3b8a57"), ("blue", "#3a6fb5"))
+_PERIOD_COLORS = {2: "#d1495b", 4: "#e0942f", 8: "#2a9d8f"}
+_DPI = 100
+_MARGIN = 48  # pixels
+_COLORS_SHOWN = ("grey 72", "grey 184", "rgb 112 160 216", "rgb 216 172 140")
+_RAMPS_SHOWN = (
+    "grey ramp across",
+    "magenta to green down",
+    "ramp along one diagonal",
+    "ramp along the other",
+)
+_PATCH, _ENLARGED = 56, 4
+
+
+def save_pictures(inspection: Inspection, folder: Path, title: str) -> list[Path]:
+    """Draw the three pictures into `folder`, each whole or not at all.
+
+    Args:
+        title: the model's name, as the pictures give it.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        ModuleNotFoundError: matplotlib isn't installed. NstError: the folder can't be written.
+    """
+    figures = (
+        draw_lattice(inspection.lattice, title),
+        draw_border(inspection.border, title),
+        draw_size(inspection.strokes, title),
+    )
+    paths = [folder / name for name in PICTURES]
+    for path, figure in zip(paths, figures, strict=True):
+        with replacing(path) as beside:
+            figure.savefig(beside, format="png", dpi=_DPI)
+    return paths
+
+
+def draw_lattice(found: Lattice, title: str) -> Figure:
+    """Flat fields and ramps enlarged, the mean spectrum, and the lattice's power."""
+    page = _Page(1600, 1370, f"{title}: the lattice of its strides")
+    page.note(
+        f"Fields that hold nothing, stylised: {_PATCH}×{_PATCH} pixels of each, enlarged "
+        f"{_ENLARGED} times, deviations from the smooth trend multiplied as stated."
+    )
+    painted = dict(found.painted)
+    grained = tuple(f"{name} with grain" for name in _COLORS_SHOWN)
+    rows = (
+        ("constant", _COLORS_SHOWN, _patch),
+        ("with a grain of one level", grained, _patch),
+        ("the same, folded: the mean of all cells of 8×8, side by side", grained, _folded),
+        ("smooth ramps", _RAMPS_SHOWN, _patch),
+    )
+    side = _PATCH * _ENLARGED
+    for row, (words, names, cut) in enumerate(rows):
+        top = 152 + row * (side + 76)
+        patches = [cut(painted[name]) for name in names]
+        factor = _factor(np.stack([deviation for _, deviation in patches]), most=70)
+        page.text(_MARGIN, top - 26, f"{words}, ×{factor}", size=13, weight="bold")
+        for column, (name, (mean, deviation)) in enumerate(zip(names, patches, strict=True)):
+            left = _MARGIN + column * (side + 16)
+            page.image(left, top, side, side, _bytes(mean + factor * deviation))
+            page.text(left, top + side + 6, name, size=11, color=_SOFT)
+    _draw_spectrum(page, found, left=1130, top=152)
+    _draw_periods(page, found, left=1130, top=726)
+    return page.figure
+
+
+def _draw_spectrum(page: _Page, found: Lattice, left: int, top: int) -> None:
+    size = 2 * INSIDE
+    page.text(
+        left,
+        top - 38,
+        "mean power spectrum of the luminance, dB over rounding",
+        size=13,
+        weight="bold",
+    )
+    axes = page.axes(left, top, size, size)
+    level = 10 * np.log10(np.fft.fftshift(found.spectrum) * INSIDE**2 / ROUNDING + 1e-3)
+    shown = axes.imshow(
+        level, cmap="Greys_r", vmin=-5, vmax=45, extent=(-0.5, 0.5, 0.5, -0.5), resample=False
+    )
+    for period, color in _PERIOD_COLORS.items():
+        bins = (lattice_bins(period, INSIDE) + INSIDE // 2) % INSIDE / INSIDE - 0.5
+        axes.scatter(
+            bins[:, 1],
+            bins[:, 0],
+            s=70,
+            facecolors="none",
+            edgecolors=color,
+            linewidths=1.2,
+            clip_on=False,
+        )
+    axes.set_xlim(-0.5, 0.5)
+    axes.set_ylim(0.5, -0.5)
+    ticks, names = (-0.5, -0.25, 0, 0.25, 0.5), ("½", "¼", "0", "¼", "½")
+    axes.set_xticks(ticks, names)
+    axes.set_yticks(ticks, names)
+    axes.set_xlabel("waves per pixel, across")
+    axes.set_ylabel("down")
+    _clean(axes)
+    axes.tick_params(pad=8)
+    bar = page.axes(left + size + 24, top, 10, size)
+    scale = page.figure.colorbar(shown, cax=bar)
+    scale.outline.set_visible(False)
+    bar.tick_params(length=0, labelsize=_pt(11), colors=_SOFT)
+
+
+def _draw_periods(page: _Page, found: Lattice, left: int, top: int) -> None:
+    page.text(left, top, "power over that of the frequencies around", size=13, weight="bold")
+    page.text(left, top + 22, "0 dB is no lattice", size=12, color=_SOFT)
+    axes = page.axes(left, top + 54, 1600 - _MARGIN - left, 190)
+    decibels = [p.decibels for p in found.periods]
+    places = np.arange(len(found.periods))
+    colors = [_PERIOD_COLORS[p.period] for p in found.periods]
+    axes.barh(places, [max(0.0, value) for value in decibels], color=colors, height=0.5)
+    most = max(25.0, 1.2 * max(decibels))
+    for place, value in zip(places, decibels, strict=True):
+        axes.annotate(
+            f"{_signed(value)} dB",
+            (max(0.0, value), place),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=_pt(13),
+            color=_INK,
+        )
+    axes.set_yticks(places, [f"{p.period} px" for p in found.periods])
+    axes.invert_yaxis()
+    axes.set_xlim(0, most)
+    axes.set_xticks([])
+    _clean(axes)
+    axes.axvline(0, color=_INK, lw=0.8)
+
+    top += 282
+    page.text(left, top, "amplitude, levels of 0 to 255 (RMS)", size=13, weight="bold")
+    heads = ("", "constant", "grain", "ramps", "all")
+    rows = [
+        (f"{p.period} px", *(f"{v:.2f}" for v in (p.constant, p.grain, p.ramp, p.amplitude)))
+        for p in found.periods
+    ]
+    for line, words in enumerate((heads, *rows)):
+        for column, word in enumerate(words):
+            color = _INK if line and column else _SOFT
+            page.text(left - 36 + 96 * column, top + 32 + 28 * line, word, size=13, color=color)
+
+
+def draw_border(found: Border, title: str) -> Figure:
+    """The difference by distance from the border, its mean image, and one crop."""
+    page = _Page(1680, 1200, f"{title}: what it paints along the border")
+    page.note(
+        f"{found.crops} crops of 256×256, each stylised alone and within its photograph; the same "
+        "pixels are compared. Shaded: the frame, 16 pixels."
+    )
+    middle = np.arange(DEPTH) + 0.5
+    page.text(_MARGIN, 118, "mean difference, levels", size=13, weight="bold")
+    axes = page.axes(_MARGIN + 44, 148, 724, 330)
+    _frame(axes)
+    profile = np.array(found.profile_shift)
+    for channel, (name, color) in enumerate(_CHANNELS):
+        axes.plot(middle, profile[:, channel], color=color, lw=2, label=name)
+    reach = max(4.0, 1.1 * float(np.abs(profile).max()))
+    axes.set_ylim(-reach, reach)
+    axes.axhline(0, color=_INK, lw=0.8)
+    axes.legend(
+        frameon=False,
+        ncols=3,
+        fontsize=_pt(12),
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        labelcolor=_SOFT,
+    )
+    page.text(
+        _MARGIN + 44,
+        522,
+        f"Frame less inside: {found.shift:.1f} ± {found.shift_error:.1f} levels in the worst "
+        f"channel ({_signed(*found.channel_shift)} in red, green, blue).",
+        size=13,
+    )
+    page.text(876, 118, "RMS difference, levels", size=13, weight="bold")
+    axes = page.axes(908, 148, 724, 330)
+    _frame(axes)
+    axes.plot(middle, found.profile_rms, color=_INK, lw=2)
+    axes.set_ylim(0, max(4.0, 1.15 * max(found.profile_rms)))
+    page.text(
+        908,
+        522,
+        f"Frame over inside: {found.rms_ratio:.2f}.  Contrast of the frame: {found.contrast:.2f} "
+        f"of that in context (inside {found.contrast_inside:.2f}).",
+        size=13,
+    )
+    factor = _factor(found.difference, most=110)
+    alone, within = found.example
+    pictures = (
+        (f"mean difference about grey, ×{factor}", _bytes(128 + factor * found.difference)),
+        ("a crop stylised alone", alone),
+        ("the same pixels, stylised in context", within),
+    )
+    side = 512
+    for column, (words, image) in enumerate(pictures):
+        left = _MARGIN + column * (side + 24)
+        page.text(left, 596, words, size=13, weight="bold")
+        page.image(left, 624, side, side, image)
+    return page.figure
+
+
+def draw_size(found: StrokeScale, title: str) -> Figure:
+    """One photograph at the fewest and the most lines, and the strokes' scale by lines."""
+    small, large = found.examples
+    half = 744  # width of a column
+    width = min(half, 560 * small.shape[1] / small.shape[0])
+    height = round(width * small.shape[0] / small.shape[1])
+    columns = (_MARGIN, 1600 - _MARGIN - half)
+    page = _Page(1600, height + 590, f"{title}: do strokes grow with the picture?")
+    page.note("The same photograph, stylised at two sizes and shown at one.")
+    for image, size, left in zip(
+        (small, large), (found.sizes[0], found.sizes[-1]), columns, strict=True
+    ):
+        page.text(left, 118, f"stylised at {size.height} lines", size=13, weight="bold")
+        shown = resize_image(np.ascontiguousarray(image), (height, round(width)))
+        page.image(left, 146, round(width), height, shown)
+    top = 146 + height + 90
+    lines = [size.height for size in found.sizes]
+    panels = (
+        ("wavelength of the strokes, pixels", [size.pixels for size in found.sizes], 1),
+        ("the same, percent of the height", [size.percent for size in found.sizes], 0),
+    )
+    for (words, values, growing), left in zip(panels, columns, strict=True):
+        page.text(left, top - 34, words, size=13, weight="bold")
+        axes = page.axes(left + 36, top, half - 36, 240)
+        known = [(x, y) for x, y in zip(lines, values, strict=True) if y is not None]
+        if known:
+            x, y = zip(*known, strict=True)
+            across = np.linspace(x[0], x[-1], 50)
+            for power, label, dashes in (
+                (growing, "if they grew with the picture", (6, 3)),
+                (growing - 1, "if they kept their pixels", (1.5, 2.5)),
+            ):
+                curve = y[0] * (across / x[0]) ** power
+                axes.plot(across, curve, color=_SOFT, lw=1.3, dashes=dashes, label=label)
+            axes.plot(x, y, "o-", color=_CHANNELS[2][1], lw=2, label="measured")
+            axes.set_ylim(0, 1.1 * max(y[0] * (x[-1] / x[0]) ** growing, *y))
+            if growing:
+                axes.legend(frameon=False, fontsize=_pt(12), loc="upper left", labelcolor=_SOFT)
+        axes.set_xticks(lines, [str(line) for line in lines])
+        axes.set_xlabel("lines")
+        _clean(axes, grid="y")
+    words = "The network changed nothing that could be measured."
+    if found.hold is not None:
+        words = (
+            f"From {lines[0]} to {lines[-1]} lines the strokes hold {found.hold:.2f} of their size "
+            f"within the picture: 1.00 is all, {lines[0] / lines[-1]:.2f} is that of fixed pixels."
+        )
+    page.text(_MARGIN, top + 304, words, size=13)
+    return page.figure
+
+
+class _Page:
+    """A figure whose parts are placed in pixels from the top left corner."""
+
+    def __init__(self, width: int, height: int, title: str) -> None:
+        from matplotlib.figure import Figure
+
+        self.width, self.height = width, height
+        self.figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=_PAPER)
+        self.text(_MARGIN, 30, title, size=24, weight="bold")
+
+    def note(self, words: str) -> None:
+        self.text(_MARGIN, 70, words, size=14, color=_SOFT)
+
+    def text(
+        self,
+        left: float,
+        top: float,
+        words: str,
+        *,
+        size: float,
+        color: str = _INK,
+        weight: str = "normal",
+    ) -> None:
+        # By the baseline: the tops of "all" and "ramps" are not at one height.
+        place = left / self.width, 1 - (top + 0.8 * size) / self.height
+        self.figure.text(*place, words, fontsize=_pt(size), color=color, fontweight=weight)
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        return self.figure.add_axes(
+            (
+                left / self.width,
+                1 - (top + height) / self.height,
+                width / self.width,
+                height / self.height,
+            )
+        )
+
+    def image(self, left: float, top: float, width: float, height: float, image: Array) -> None:
+        axes = self.axes(left, top, width, height)
+        axes.imshow(image, interpolation="nearest", aspect="auto")
+        axes.set_axis_off()
+
+
+def _pt(pixels: float) -> float:
+    return pixels * 72 / _DPI
+
+
+def _clean(axes: Axes, grid: str | None = None) -> None:
+    """Thin, quiet axes: no box, no ticks."""
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=_pt(12), colors=_SOFT)
+    axes.xaxis.label.set(color=_SOFT, size=_pt(12))
+    axes.yaxis.label.set(color=_SOFT, size=_pt(12))
+    if grid is not None:
+        options: dict[str, Any] = {"axis": grid, "color": _FAINT, "lw": 0.8}
+        axes.grid(**options)
+        axes.set_axisbelow(True)
+
+
+def _frame(axes: Axes) -> None:
+    axes.axvspan(0, FRAME, color="#f1ead9", lw=0)
+    axes.set_xlim(0, DEPTH)
+    axes.set_xticks(range(0, DEPTH + 1, 8))
+    axes.set_xlabel("distance from the border, pixels")
+    _clean(axes, grid="y")
+
+
+def _patch(image: Array) -> tuple[Values, Values]:
+    """The middle of a field's inside: mean colour, and what deviates from a plane."""
+    start = (INSIDE - _PATCH) // 2
+    patch = image[start : start + _PATCH, start : start + _PATCH].reshape(-1, 3).astype(np.float64)
+    y, x = np.mgrid[:_PATCH, :_PATCH]
+    plane = np.stack([np.ones(x.size), x.ravel(), y.ravel()], 1)
+    deviation = patch - plane @ np.linalg.lstsq(plane, patch, rcond=None)[0]
+    return patch.mean(0), deviation.reshape(_PATCH, _PATCH, 3)
+
+
+def _folded(image: Array) -> tuple[Values, Values]:
+    """The mean colour, and the mean cell of 8×8 pixels repeated; what has no such period fades."""
+    cells = image.reshape(INSIDE // 8, 8, INSIDE // 8, 8, 3).astype(np.float64)
+    mean = image.mean((0, 1))
+    return mean, np.tile(cells.mean((0, 2)) - mean, (_PATCH // 8, _PATCH // 8, 1))
+
+
+def _factor(deviations: Values, most: float) -> int:
+    """How many times deviations can be enlarged with 98 % of them within `most` levels."""
+    reach = float(np.quantile(np.abs(deviations), 0.98))
+    return next((factor for factor in (16, 8, 4, 2) if factor * reach <= most), 1)
+
+
+def _bytes(values: Values) -> Array:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _signed(*values: float) -> str:
+    return ", ".join(f"{value:+.1f}" for value in values).replace("-", "−")

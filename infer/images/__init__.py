@@ -1,0 +1,1 @@
+"""Repaints image files."""

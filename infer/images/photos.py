@@ -1,0 +1,129 @@
+"""A model repaints image files: one, a folder, or a pipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nst.color import transfer as color
+from nst.config import KeepColor
+from nst.errors import ImageError, NstError, UsageError
+from nst.infer.runtime.stylizer import Stylizer
+from nst.infer.runtime.tiles import Report
+from nst.io.files import same_file
+from nst.io.images import (
+    WRITE_FORMATS,
+    encode_image,
+    image_files,
+    load_picture,
+    save_image,
+)
+
+PIPE = "-"
+
+
+@dataclass(frozen=True)
+class Repainted:
+    """What became of one image: its (height, width), and the network's seconds."""
+
+    size: tuple[int, int]
+    seconds: float
+
+
+def plan_outputs(inputs: Sequence[str], out: str) -> list[tuple[str, str]]:
+    """Pairs of (source, target): paths, or `-` for stdin and stdout.
+
+    One image with a suffixed `out` goes to that file. Otherwise `out` is a folder: files keep
+    their names, folders their inner structure; formats that can't be written become PNG.
+
+    Raises:
+        UsageError: several inputs for one file. NstError: a folder without images, a target that
+        is its own source, two sources with one target.
+    """
+    one = len(inputs) == 1 and not os.path.isdir(inputs[0])
+    if out == PIPE:
+        if not one:
+            raise UsageError("--out - writes one image: give one input, or a folder for --out")
+        return [(inputs[0], PIPE)]
+    suffix = Path(out).suffix.lower()
+    if one and suffix and not os.path.isdir(out):
+        if suffix not in WRITE_FORMATS:
+            known = " ".join(sorted(WRITE_FORMATS))
+            raise ImageError(f"cannot write images as {suffix}: use {known}")
+        jobs = [(inputs[0], out)]
+    elif suffix in WRITE_FORMATS and not os.path.isdir(out):
+        raise UsageError(f"--out {out} is one file for several images: name a folder")
+    else:
+        jobs = [
+            (str(source), str(Path(out) / _writable(name)))
+            for item in inputs
+            for source, name in _expand(item, Path(out))
+        ]
+    targets: dict[str, str] = {}
+    for source, target in jobs:
+        if same_file(source, target):
+            raise UsageError(f"--out would overwrite {source}: name another file or folder")
+        if target in targets:
+            raise UsageError(f"{source} and {targets[target]} would both become {target}")
+        targets[target] = source
+    return jobs
+
+
+def repaint_file(
+    stylizer: Stylizer,
+    source: str,
+    target: str,
+    *,
+    strength: float = 1.0,
+    quality: int = 95,
+    keep_color: KeepColor | None = None,
+    report: Report | None = None,
+) -> Repainted:
+    """Repaint one image file (or `-`, the standard input) into another (or standard output, PNG).
+
+    Args:
+        keep_color: how to give the result the source's colours; see `keep_color`.
+        report: called after each piece of a large image with how many are done, and of how many.
+
+    Raises:
+        ImageError: the source can't be read. NstError: the target can't be written.
+    """
+    picture = load_picture(sys.stdin.buffer.read() if source == PIPE else source)
+    start = time.perf_counter()
+    stylized = stylizer(picture.image, strength, report)
+    if keep_color is not None:
+        stylized = color.keep_color(stylized, picture.image, keep_color)
+    seconds = time.perf_counter() - start
+    if target == PIPE:
+        data = encode_image(stylized, ".png", alpha=picture.alpha, exif=picture.exif)
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        save_image(target, stylized, alpha=picture.alpha, exif=picture.exif, quality=quality)
+    height, width = stylized.shape[:2]
+    return Repainted((height, width), seconds)
+
+
+def _expand(item: str, out: Path) -> list[tuple[Path | str, Path]]:
+    """The images of an input, each with its name below the output folder."""
+    if item == PIPE:
+        return [(PIPE, Path("stdin.png"))]
+    path = Path(item)
+    if not os.path.isdir(path):
+        return [(path, Path(path.name))]
+    own = out.resolve()  # results of an earlier run, where `out` is inside the folder
+    inside = own != path.resolve() and own.is_relative_to(path.resolve())
+    found = [
+        file for file in image_files(path) if not (inside and file.resolve().is_relative_to(own))
+    ]
+    if not found:
+        raise NstError(f"{path} holds no images: give a folder of JPEG or PNG files")
+    return [(file, file.relative_to(path)) for file in found]
+
+
+def _writable(name: Path) -> Path:
+    return name if name.suffix.lower() in WRITE_FORMATS else name.with_suffix(".png")

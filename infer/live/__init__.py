@@ -1,0 +1,1 @@
+"""Repaints a camera live: capture, window, recording."""

@@ -1,0 +1,1 @@
+"""Runs a model in ONNX Runtime: providers, signature, tiles."""

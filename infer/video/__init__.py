@@ -1,0 +1,1 @@
+"""Repaints video files: reads, paints, writes, keeps frames steady."""

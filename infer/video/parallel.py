@@ -1,0 +1,385 @@
+"""A long film repainted by several processes, each a part from key frame to key frame."""
+
+from __future__ import annotations
+
+import heapq
+import multiprocessing
+import os
+import queue
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+
+from nst.config import check_number
+from nst.errors import NstError, UsageError, VideoError
+from nst.infer.video.pipeline import VideoProgress, VideoResult, check_target, repaint_video
+from nst.infer.video.reader import AnyPacket, VideoReader
+from nst.infer.video.schedule import Look, Painter
+from nst.infer.video.sequence import is_sequence
+from nst.infer.video.writer import EncodeConfig, VideoWriter, check_fits
+from nst.io.files import cannot_write, check_writable
+from nst.io.images import Array
+from nst.system.quota import quota_threads
+
+JOINED = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+LEAD = 1.5  # seconds before a part that are painted too: what is held over frames settles
+_TICK = 0.2  # seconds between two looks at the workers
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of the film: seconds of the source, and the file of its pictures."""
+
+    start: float
+    duration: float | None
+    lead: float
+    path: Path
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all workers are told."""
+
+    look: Look
+    source: str
+    size: int | None
+    begin: float
+    encode: EncodeConfig
+    target: str
+
+
+def repaint_in_parallel(
+    look: Look,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    workers: int,
+    *,
+    size: int | None = None,
+    start: float = 0.0,
+    duration: float | None = None,
+    encode: EncodeConfig | None = None,
+    callback: Callable[[VideoProgress], None] | None = None,
+) -> VideoResult:
+    """As `repaint_video` with a `Painter` of `look`, by several processes.
+
+    The parts begin at key frames of the source; each paints a second and a half before its own, so
+    that what is held over frames goes on as it was. Ctrl-C leaves a file of what is done from the
+    beginning without a gap. A script of one's own calls this below `if __name__ == "__main__":`, as
+    the processes import it.
+
+    Args:
+        workers: processes; fewer where there are fewer key frames.
+
+    Raises:
+        UsageError: the source or the target is no video file of a kind that can be joined.
+        Others as `repaint_video`.
+    """
+    check_number("workers", workers, least=1, most=256)
+    check_target(source, target)
+    target = Path(target)
+    if is_sequence(source) or target.suffix.lower() not in JOINED:
+        what = source if is_sequence(source) else target
+        raise UsageError(f"--workers joins {' '.join(JOINED)} files: leave it out for {what}")
+    begun = time.monotonic()
+    encode = encode or EncodeConfig()
+    codec = encode.codec or ("vp9" if target.suffix.lower() == ".webm" else "h264")
+    check_fits(target, codec)
+    try:
+        check_fits(Path("part.mp4"), codec)
+    except UsageError as error:
+        raise UsageError(f"--workers cannot join what {codec} encodes: leave it out") from error
+    check_writable(target)
+    with ExitStack() as stack:
+        reader = stack.enter_context(VideoReader(source, start=start, duration=duration))
+        folder = stack.enter_context(_folder_beside(target))
+        unit = reader.time_base
+        starts = _starts(reader.key_times(), start, reader.seconds, workers)
+        stop = None if duration is None else start + duration
+        parts = [
+            _Part(
+                begin,
+                None if end is None else end - begin,
+                # A whole number of ticks, or frames would fall between.
+                float(round(min(LEAD, begin - start) / unit) * unit),
+                Path(folder) / f"{number:03d}.mp4",  # its timestamps are exact
+            )
+            for number, (begin, end) in enumerate(zip(starts, [*starts[1:], stop], strict=True))
+        ]
+        notes = []
+        if len(parts) < workers:
+            notes = [f"key frames for {len(parts)} of {workers} workers"]
+        threads = look.threads or max(1, (quota_threads() or os.cpu_count() or 1) // len(parts))
+        look = replace(look, threads=threads)
+        encode = replace(encode, codec=codec, joined=True)
+        job = _Job(look, os.fspath(source), size, start, encode, os.fspath(target))
+        results, interrupted = _work(job, parts, callback)
+        if not results:
+            raise KeyboardInterrupt
+        whole = VideoResult(
+            frames=sum(result.frames for result in results),
+            seconds=0.0,
+            shortfall=0.0 if interrupted else sum(result.shortfall for result in results),
+            damaged=sum(result.damaged for result in results),
+            interrupted=interrupted,
+            notes=(),
+            encoder=results[0].encoder,
+        )
+        with _deaf():
+            notes += _join(target, parts[: len(results)], reader, start, cut=interrupted)
+        notes += [note for result in results for note in result.notes]
+    return replace(whole, seconds=time.monotonic() - begun, notes=tuple(dict.fromkeys(notes)))
+
+
+def _folder_beside(target: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=f".{target.stem[:40]}-", dir=target.parent)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+
+
+def _starts(
+    key_times: Sequence[float], start: float, seconds: float | None, workers: int
+) -> list[float]:
+    """Where the parts begin: at the start, and at the key frames nearest to equal shares."""
+    stop = max(key_times, default=start) if seconds is None else start + seconds
+    inside = [time for time in key_times if start < time < stop - 1e-6]
+    wanted = [start + (stop - start) * part / workers for part in range(1, workers)]
+    near = {min(inside, key=lambda time: abs(time - goal)) for goal in wanted} if inside else set()
+    return [start, *sorted(near)]
+
+
+def _work(
+    job: _Job, parts: Sequence[_Part], callback: Callable[[VideoProgress], None] | None
+) -> tuple[list[VideoResult], bool]:
+    """Repaint the parts; those that are done from the first on, and whether Ctrl-C ended it."""
+    context = multiprocessing.get_context("spawn")
+    told, stop = context.Queue(), context.Event()
+    overall = _Overall(len(parts), callback)
+    interrupted = False
+    with ProcessPoolExecutor(len(parts), context, _prepare, (told, stop)) as pool:
+        try:
+            with _sheltered():
+                futures = [pool.submit(_paint, job, k, part) for k, part in enumerate(parts)]
+            while True:
+                try:
+                    pending = wait(futures, _TICK).not_done
+                    overall.take(told)
+                    if not pending or any(_failed(future) for future in futures):
+                        break
+                except KeyboardInterrupt:
+                    if interrupted:
+                        raise
+                    interrupted = True
+                    stop.set()
+        finally:
+            stop.set()  # a worker's error, or a second Ctrl-C, ends the others
+    for future in futures:  # before a result is taken: one that fails has stopped the others
+        error = future.exception()
+        if isinstance(error, BrokenProcessPool):
+            raise NstError(
+                "a worker was killed: is memory short? Give fewer --workers (and let a script of "
+                'your own begin with  if __name__ == "__main__":)'
+            ) from error
+        if error is not None:
+            raise error
+    results = []
+    for future in futures:
+        result = future.result()
+        if result is None:
+            break
+        results.append(result)
+        if result.interrupted:
+            break
+    return results, interrupted
+
+
+@contextmanager
+def _sheltered() -> Iterator[None]:
+    """Processes that are started meanwhile hear nothing of Ctrl-C, not even while they start."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C does nothing meanwhile: it would throw away hours of work for seconds of writing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _failed(future: Future[Any]) -> bool:
+    return future.done() and future.exception() is not None
+
+
+class _Overall:
+    """The progress of all workers as one."""
+
+    def __init__(self, parts: int, callback: Callable[[VideoProgress], None] | None) -> None:
+        self._latest: list[VideoProgress | None] = [None] * parts
+        self._callback, self._begun = callback, time.monotonic()
+
+    def take(self, told: multiprocessing.Queue[tuple[int, VideoProgress]]) -> None:
+        """Report what the workers told since the last time."""
+        news = False
+        while True:
+            try:
+                number, progress = told.get_nowait()
+            except queue.Empty:
+                break
+            self._latest[number], news = progress, True
+        if not news or self._callback is None:
+            return
+        known = [progress for progress in self._latest if progress is not None]
+        shares = [progress.done for progress in known if progress.done is not None]
+        done = left = None
+        if len(shares) == len(known):
+            done = sum(shares) / len(self._latest)
+            left = (time.monotonic() - self._begun) * (1 - done) / done if done else None
+        frames = sum(progress.frames for progress in known)
+        pace = sum(progress.frames_per_second for progress in known)
+        self._callback(VideoProgress(frames, pace, done, left))
+
+
+_told: Any = None
+_stop: Any = None
+
+
+def _prepare(told: Any, stop: Any) -> None:
+    """In a worker: what it has from its parent; Ctrl-C is the parent's affair."""
+    global _told, _stop
+    _told, _stop = told, stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """A parent that is killed tells nobody: a worker would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _paint(job: _Job, number: int, part: _Part) -> VideoResult | None:
+    """In a worker: repaint a part; None if it was stopped before its first frame."""
+    with Painter(job.look, part.start - job.begin) as painter:
+        try:
+            return repaint_video(
+                _Stoppable(painter),
+                job.source,
+                part.path,
+                size=job.size,
+                start=part.start,
+                duration=part.duration,
+                lead=part.lead,
+                extras=False,
+                encode=job.encode,
+                callback=lambda progress: _told.put((number, progress)),
+            )
+        except KeyboardInterrupt:
+            return None
+        except VideoError as error:
+            raise VideoError(
+                f"{job.source} cannot be read from {part.start:.1f} s on: leave out --workers"
+            ) from error
+        except NstError as error:  # nobody knows the part's file
+            raise type(error)(str(error).replace(os.fspath(part.path), job.target)) from error
+
+
+class _Stoppable:
+    """A painter that stops, as by Ctrl-C, when it is told to."""
+
+    def __init__(self, painter: Painter) -> None:
+        self._painter = painter
+
+    def at(self, image: Array, seconds: float) -> Array:
+        if _stop.is_set():
+            raise KeyboardInterrupt
+        return self._painter.at(image, seconds)
+
+
+def _join(
+    target: Path, parts: Sequence[_Part], reader: VideoReader, begin: float, *, cut: bool
+) -> list[str]:
+    """Put the parts' pictures and the source's sound into one file; notes of what was left out.
+
+    Args:
+        cut: whether the sound ends where the pictures do.
+    """
+    with ExitStack() as stack:
+        files = [stack.enter_context(av.open(os.fspath(part.path))) for part in parts]
+        streams = [file.streams.video[0] for file in files]
+        if len({bytes(stream.codec_context.extradata or b"") for stream in streams}) > 1:
+            raise UsageError("this encoder's parts cannot be joined: leave out --workers")
+        unit = reader.time_base
+        moved = [round((part.start - begin) / unit) * unit for part in parts]
+        end = None
+        if cut:
+            end = float(moved[-1]) + (files[-1].duration or 0) / av.time_base
+        with VideoWriter(
+            target,
+            reader.size,
+            time_base=unit,
+            rate=reader.rate,
+            colors=reader.colors,
+            extras=reader.extras,
+            metadata=reader.metadata,
+            chapters=reader.chapters(),
+            copied=streams[0],
+        ) as writer:
+            pictures = _pictures(files, moved)
+            extras = ((_time(packet), False, packet) for packet in reader.extra_packets(end))
+            for _, is_picture, packet in heapq.merge(pictures, extras, key=lambda item: item[0]):
+                if is_picture:
+                    writer.copy(packet)
+                else:
+                    writer.write(packet)
+        return writer.notes
+
+
+def _pictures(
+    files: Sequence[av.container.InputContainer], moved: Sequence[Fraction]
+) -> Iterator[tuple[Fraction, bool, AnyPacket]]:
+    """The packets of the parts, at their times in the whole."""
+    last: Fraction | None = None
+    for file, offset in zip(files, moved, strict=True):
+        for packet in file.demux(video=0):
+            if packet.dts is None or packet.pts is None:
+                continue
+            base = packet.time_base
+            later = round(offset / base)
+            packet.pts += later
+            packet.dts += later
+            if last is not None and packet.dts * base <= last:
+                packet.dts = min(packet.pts, int(last / base) + 1)
+            last = packet.dts * base
+            yield last, True, packet
+
+
+def _time(packet: AnyPacket) -> Fraction:
+    assert packet.dts is not None
+    return packet.dts * (packet.time_base or Fraction(1, av.time_base))

@@ -1,0 +1,361 @@
+"""A video file repainted: decoding, repainting and encoding at once, each in its own thread."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
+
+from nst.config import check_number
+from nst.errors import UsageError, VideoError
+from nst.infer.runtime.resize import resized, scaled
+from nst.infer.video.reader import AnyPacket, Frame, VideoReader
+from nst.infer.video.sequence import (
+    GIFWriter,
+    SequenceReader,
+    SequenceWriter,
+    has_pattern,
+    is_sequence,
+    overwrites,
+)
+from nst.infer.video.writer import EncodeConfig, VideoWriter
+from nst.io.files import same_file
+from nst.io.images import Array
+
+T = TypeVar("T")
+FPS = 25.0  # of numbered images
+WAITING = 6  # frames between two stages, enough for uneven work: 37 MB at 1920×1080
+_RECENT = 2.0  # seconds over which the pace is measured
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """What repaints a frame, HWC uint8 RGB, by the second of the film at which it is shown."""
+
+    def at(self, image: Array, seconds: float) -> Array: ...
+
+
+class Sink(Protocol):
+    """Where frames go."""
+
+    def write(self, part: Frame | AnyPacket) -> None: ...
+
+
+@dataclass(frozen=True)
+class VideoProgress:
+    """How far a video is.
+
+    Attributes:
+        frames: written; frames_per_second: of late.
+        done: share of the video, 0 to 1; None where its length is not known.
+        seconds_left: estimated; None likewise.
+    """
+
+    frames: int
+    frames_per_second: float
+    done: float | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """What became of a video.
+
+    Attributes:
+        frames: repainted; seconds: that it took.
+        shortfall: seconds of the video that its file promises and does not hold.
+        damaged: packets that could not be decoded.
+        interrupted: whether Ctrl-C ended it; the file holds what was done.
+        notes: a line for each stream that could not be copied, and each image that was skipped.
+        encoder: that made the video.
+    """
+
+    frames: int
+    seconds: float
+    shortfall: float
+    damaged: int
+    interrupted: bool
+    notes: tuple[str, ...]
+    encoder: str
+
+
+def repaint_video(
+    stylize: Callable[[Array], Array] | Timed,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    size: int | None = None,
+    start: float = 0.0,
+    duration: float | None = None,
+    lead: float = 0.0,
+    fps: float = FPS,
+    extras: bool = True,
+    encode: EncodeConfig | None = None,
+    callback: Callable[[VideoProgress], None] | None = None,
+) -> VideoResult:
+    """Repaint a film; sound, subtitles, chapters and timestamps are those of the source.
+
+    Args:
+        stylize: HWC uint8 RGB to the same, called with the frames in their order: a `Stylizer`, or
+            a `Painter`, which holds what models take from frames as a whole.
+        source: a video file, a folder of numbered images, or a pattern as `frames/%04d.png`.
+        target: a video file, a GIF, or a pattern.
+        size: long side of the repainted video in pixels, even if it is larger; None for the
+            source's.
+        start, duration: seconds of the source; None for all the rest.
+        lead: seconds before the start that are painted too and then left out, for what remembers
+            the frames before.
+        fps: of numbered images.
+        extras: whether sound and subtitles are copied.
+        encode: how the video is encoded.
+        callback: called after every frame.
+
+    Raises:
+        VideoError: the source is missing or no video. UsageError: the target is the source, an
+        option makes no sense. NstError: the target can't be written.
+    """
+    check_target(source, target)
+    if size is not None:
+        check_number("size", size, least=32, most=16384)
+    lead = max(0.0, min(lead, start))
+    begun = time.monotonic()
+    whole = None if duration is None else duration + lead
+    with open_source(source, fps, start - lead, whole, extras=extras) as reader:
+        sides = reader.size if size is None else scaled(reader.size, size)
+        unit = reader.time_base
+        led = round(lead / unit)  # timestamps count from the lead
+        with _open_target(Path(target), reader, sides, encode) as writer:
+
+            def repaint(frame: Frame) -> Frame | None:
+                pts = frame.pts - led
+                image = resized(frame.image, sides)
+                if isinstance(stylize, Timed):
+                    image = stylize.at(image, float(pts * unit))
+                else:
+                    image = stylize(image)
+                return replace(frame, image=image, pts=pts) if pts >= 0 else None
+
+            seconds = None if reader.seconds is None else reader.seconds - lead
+            pace = _Pace(float(unit), seconds, callback)
+            interrupted = run_stages(reader, repaint, writer, pace)
+            if not writer.frames:  # what is at the target stays
+                if interrupted:
+                    raise KeyboardInterrupt
+                raise VideoError(f"{source} has no frame there: check --start and --duration")
+        skipped = reader.skipped.values() if isinstance(reader, SequenceReader) else ()
+        return VideoResult(
+            frames=writer.frames,
+            seconds=time.monotonic() - begun,
+            shortfall=0.0 if interrupted else reader.shortfall,
+            damaged=reader.damaged,
+            interrupted=interrupted,
+            notes=(*writer.notes, *skipped),
+            encoder=writer.encoder,
+        )
+
+
+def check_target(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Raise `UsageError` where the source would be overwritten."""
+    if same_file(source, target) or os.fspath(source) == os.fspath(target):
+        raise UsageError(f"{target} is the video to be repainted: name another file")
+    if overwrites(source, target):
+        raise UsageError(f"{target} would overwrite images of {source}: name another folder")
+
+
+def open_source(
+    source: str | os.PathLike[str],
+    fps: float = FPS,
+    start: float = 0.0,
+    duration: float | None = None,
+    *,
+    extras: bool = True,
+) -> VideoReader | SequenceReader:
+    """A video file, or numbered images at `fps` frames per second."""
+    if not is_sequence(source):
+        return VideoReader(source, start=start, duration=duration, extras=extras)
+    check_number("fps", fps, least=0.01, most=1000)
+    rate = Fraction(fps).limit_denominator(1001)
+    return SequenceReader(source, rate, start=start, duration=duration)
+
+
+def _open_target(
+    target: Path,
+    reader: VideoReader | SequenceReader,
+    sides: tuple[int, int],
+    encode: EncodeConfig | None,
+) -> VideoWriter | SequenceWriter | GIFWriter:
+    if has_pattern(target):
+        return SequenceWriter(target, reader.extras)
+    if target.suffix.lower() == ".gif":
+        return GIFWriter(target, time_base=reader.time_base, rate=reader.rate, extras=reader.extras)
+    return VideoWriter(
+        target,
+        sides,
+        time_base=reader.time_base,
+        rate=reader.rate,
+        colors=reader.colors,
+        config=encode,
+        pixel_aspect=reader.pixel_aspect,
+        extras=reader.extras,
+        metadata=reader.metadata,
+        chapters=reader.chapters(),
+    )
+
+
+def run_stages(
+    source: Iterable[Frame | AnyPacket],
+    paint: Callable[[Frame], Frame | None],
+    sink: Sink,
+    callback: Callable[[Frame], None] = lambda _: None,
+) -> bool:
+    """Repaint the frames of `source` into `sink`, which are read and written in other threads.
+
+    Packets pass as they are, in their place; a frame of which `paint` makes None is left out.
+    Ctrl-C ends it with what is painted; a second one, at once, as an error would.
+
+    Args:
+        callback: called in the sink's thread after each frame.
+
+    Returns:
+        Whether Ctrl-C ended it.
+    """
+    stop = threading.Event()
+    read: _Handover[Frame | AnyPacket] = _Handover(stop)
+    painted: _Handover[Frame | AnyPacket] = _Handover(stop)
+
+    def write() -> None:
+        for part in painted:
+            sink.write(part)
+            if isinstance(part, Frame):
+                callback(part)
+
+    threads = [_Stage(lambda: read.take_from(source), read), _Stage(write, painted)]
+
+    def finish() -> None:
+        read.close()
+        painted.end()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.over.wait()  # a join that Ctrl-C breaks off takes the thread for ended
+                thread.join()
+
+    interrupted = False
+    try:
+        try:
+            for thread in threads:
+                thread.start()
+            for part in read:
+                made = paint(part) if isinstance(part, Frame) else part
+                if made is not None and not painted.put(made):
+                    break
+            finish()
+        except KeyboardInterrupt:
+            interrupted = True
+            finish()
+    except BaseException:
+        stop.set()
+        finish()
+        raise
+    for thread in threads:
+        if thread.error is not None:
+            raise thread.error
+    return interrupted
+
+
+class _Stage(threading.Thread):
+    """A thread that keeps what went wrong."""
+
+    def __init__(self, work: Callable[[], None], handover: _Handover[Frame | AnyPacket]) -> None:
+        super().__init__(daemon=True)
+        self.error: BaseException | None = None
+        self.over = threading.Event()
+        self._work, self._handover = work, handover
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # told by the thread that waits for this one
+            self.error = error
+            self._handover.stop.set()
+        finally:
+            self.over.set()
+
+
+class _Handover(Iterable[T]):
+    """A short queue between two threads, either of which may leave."""
+
+    _END = object()
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.stop = stop
+        self._queue: queue.Queue[T | object] = queue.Queue(WAITING)
+        self._closed = threading.Event()
+
+    def put(self, part: T | object) -> bool:
+        """Hand something over; False where nobody takes it any more."""
+        while not (self.stop.is_set() or self._closed.is_set()):
+            try:
+                self._queue.put(part, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def take_from(self, source: Iterable[T]) -> None:
+        """Hand over all of `source`, then the end."""
+        for part in source:
+            if not self.put(part):
+                return
+        self.end()
+
+    def end(self) -> None:
+        """Say that nothing more comes."""
+        self.put(self._END)
+
+    def close(self) -> None:
+        """Take no more."""
+        self._closed.set()
+
+    def __iter__(self) -> Iterator[T]:
+        while not self.stop.is_set():
+            try:
+                part = self._queue.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            if part is self._END:
+                return
+            yield part  # type: ignore[misc]
+
+
+class _Pace:
+    """Tells how far it is and how fast it goes."""
+
+    def __init__(
+        self,
+        unit: float,
+        whole: float | None,
+        callback: Callable[[VideoProgress], None] | None,
+    ) -> None:
+        self._unit, self._whole, self._callback = unit, whole, callback
+        self._begun = time.monotonic()
+        self._times: list[float] = []
+        self._frames = 0
+
+    def __call__(self, frame: Frame) -> None:
+        now = time.monotonic()
+        self._frames += 1
+        self._times = [t for t in self._times if now - t < _RECENT] + [now]
+        span = now - self._times[0]
+        pace = (len(self._times) - 1) / span if span else 0.0
+        done = left = None
+        if self._whole:
+            done = min(1.0, max(0.0, frame.pts * self._unit / self._whole))
+            left = (now - self._begun) * (1 - done) / done if done else None
+        if self._callback is not None:
+            self._callback(VideoProgress(self._frames, pace, done, left))

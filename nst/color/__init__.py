@@ -1,0 +1,1 @@
+"""Transfers colours from one image to another, and compares the methods."""

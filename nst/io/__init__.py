@@ -1,0 +1,1 @@
+"""Reads and writes images, files and the cache."""

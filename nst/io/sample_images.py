@@ -1,0 +1,110 @@
+"""Photographs to judge by: those that ship inside installed packages, or a user's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from nst.errors import ImageError, MissingExtraError, NstError
+from nst.io.images import Array, image_files, load_image
+
+HELD_OUT_PHOTOGRAPHS = ("skimage/data/chelsea.png", "skimage/data/coffee.png")
+TRAINING_PHOTOGRAPHS = (
+    "skimage/data/astronaut.png",
+    "skimage/data/hubble_deep_field.jpg",
+    "skimage/data/motorcycle_left.png",
+    "skimage/data/motorcycle_right.png",
+    "skimage/data/rocket.jpg",
+    "sklearn/datasets/images/china.jpg",
+    "sklearn/datasets/images/flower.jpg",
+)
+SMALLEST_SIDE = 64  # smaller files are icons, not photographs
+
+
+def held_out() -> list[Array]:
+    """Photographs that no training ever sees, HWC uint8 RGB.
+
+    Raises:
+        MissingExtraError: scikit-image, which carries them, isn't installed.
+    """
+    return [load_image(packaged(name)) for name in HELD_OUT_PHOTOGRAPHS]
+
+
+def training_photographs() -> list[Array]:
+    """The colour photographs of the built-in content, HWC uint8 RGB.
+
+    Raises:
+        MissingExtraError: scikit-image or scikit-learn, which carry them, isn't installed.
+    """
+    return [load_image(packaged(name)) for name in TRAINING_PHOTOGRAPHS]
+
+
+def load_photographs(
+    sources: Sequence[Path], most: int | None = None
+) -> tuple[list[Array], list[ImageError]]:
+    """Photographs from files, and from folders with all that is below them.
+
+    Args:
+        most: how many at most, spread evenly over those that were found.
+
+    Returns:
+        The photographs, HWC uint8 RGB, and why each of the others was left out.
+
+    Raises:
+        NstError: a source does not exist, or there is no photograph that can be read.
+    """
+    paths = [path for source in sources for path in _expand(source)]
+    if most is not None and len(paths) > most:
+        paths = [paths[i * len(paths) // most] for i in range(most)]
+    photographs: list[Array] = []
+    skipped: list[ImageError] = []
+    for path in paths:
+        try:
+            image = load_image(path)
+            height, width = image.shape[:2]
+            if min(height, width) < SMALLEST_SIDE:
+                raise ImageError(
+                    f"{path} is only {width}×{height} pixels: "
+                    f"a photograph needs {SMALLEST_SIDE} or more"
+                )
+        except ImageError as error:
+            skipped.append(error)
+            continue
+        photographs.append(image)
+    if not photographs:
+        if len(paths) == 1 and skipped:
+            raise skipped[0]
+        names = ", ".join(map(str, sources))
+        why = f": {len(skipped)} unreadable or tiny" if skipped else ""
+        raise NstError(
+            f"{names} holds no usable image{why}; give a folder of JPEG or PNG photographs"
+        )
+    return photographs, skipped
+
+
+def packaged(name: str) -> Path:
+    """A file inside an installed package, found without importing the package.
+
+    Raises:
+        MissingExtraError: the package isn't installed.
+    """
+    package, _, rest = name.partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        project = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
+        raise MissingExtraError(
+            f"the built-in photographs come with the package {project}: "
+            "install it with  pip install 'nst[train]'"
+        )
+    return Path(spec.origin).parent / rest
+
+
+def _expand(source: Path) -> list[Path]:
+    """The images below a folder in the order of their names, or the file itself."""
+    if not os.path.isdir(source):
+        if not os.path.exists(source):
+            raise NstError(f"{source} does not exist: name a folder or files of photographs")
+        return [source]
+    return image_files(source)

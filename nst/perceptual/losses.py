@@ -1,0 +1,256 @@
+"""The perceptual objective of Gatys et al. (2016) and Johnson et al. (2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nst.color.transfer import style_in_colors_of
+from nst.config import ObjectiveConfig, check_weights
+from nst.io.images import Array, center_square
+from nst.io.sample_images import training_photographs
+from nst.perceptual.style_image import style_pieces
+from nst.perceptual.tensors import to_tensor
+from nst.perceptual.vgg import VGG19Features
+
+BALANCE_SIDE = 96  # photographs are measured as middle squares of this side
+# The style term of an image without any of the style, over the variance of photographs' content
+# features: chosen by eye on ten paintings.
+STYLE_SHARE = 9.0
+FAINTEST = 0.01  # of photographs' Gram energy: a plain style image must not weigh endlessly
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """Correlations between channels (Gatys et al. 2016, eq. 3), divided by C·H·W.
+
+    Args:
+        features: [B, C, H, W], any float type.
+
+    Returns:
+        [B, C, C], float32 or wider: products of half-precision activations would overflow.
+    """
+    gram: Tensor = _Gram.apply(features)
+    return gram
+
+
+class _Gram(torch.autograd.Function):
+    """Gram matrices whose gradient keeps the features' layout and type.
+
+    Autograd would multiply in float32 and leave a gradient of the other layout, which is as slow as
+    half of VGG-19 on a GPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        _, c, h, w = features.shape
+        ctx.save_for_backward(features)
+        ctx.scale = 1 / (c * h * w)
+        flat = features.flatten(2)  # no copy in channels_last either
+        with torch.autocast(features.device.type, enabled=False):
+            if flat.dtype == torch.bfloat16 and flat.is_cuda and torch.version.hip is None:
+                gram = torch.bmm(flat, flat.mT, out_dtype=torch.float32)
+            else:
+                flat = _wide(flat)
+                gram = torch.bmm(flat, flat.mT)
+        return gram * ctx.scale
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (features,) = ctx.saved_tensors
+        flat = features.flatten(2)
+        # float16 has no room for numbers as small as these.
+        flat = flat.float() if flat.dtype == torch.float16 else flat
+        both = ((gradient + gradient.mT) * ctx.scale).to(flat.dtype)
+        last = features.stride(1) == 1
+        flat = torch.bmm(flat.mT, both).mT if last else torch.bmm(both, flat)
+        return flat.to(features.dtype).view(features.shape)
+
+
+class ContentLoss(nn.Module):
+    """Mean squared difference of activations (Johnson et al. 2016, eq. 2), one per image: [B]."""
+
+    def forward(self, features: Tensor, target: Tensor) -> Tensor:
+        # A mean would hand back a gradient of the other layout than channels_last.
+        count = features[0].numel()
+        return _wide(features).sub(_wide(target)).square().sum(dim=(1, 2, 3)) / count
+
+
+class StyleLoss(nn.Module):
+    """Mean squared difference of Gram matrices, one per image: [B].
+
+    Gatys et al. (2016, eq. 4) and Johnson et al. (2016, eq. 4) sum the squares under other
+    constant factors; the mean keeps layers of different width comparable.
+
+    Args:
+        target: the style's Gram matrix, [C, C].
+    """
+
+    target: Tensor
+
+    def __init__(self, target: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("target", target)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return gram_matrix(features).sub(self.target).square().mean(dim=(1, 2))
+
+
+class TVLoss(nn.Module):
+    """Total variation (Johnson et al. 2016, section 3.2): mean squared step between neighbours.
+
+    Takes [B, 3, H, W] in [0, 255], returns [B].
+    """
+
+    def forward(self, image: Tensor) -> Tensor:
+        image = _wide(image)
+        down = image.diff(dim=2).square().mean(dim=(1, 2, 3))
+        across = image.diff(dim=3).square().mean(dim=(1, 2, 3))
+        return down + across
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Weighted terms of the objective, a number per image: each a tensor [B]."""
+
+    content_loss: Tensor
+    style_loss: Tensor
+    tv_loss: Tensor
+
+    @property
+    def total_loss(self) -> Tensor:
+        return self.content_loss + self.style_loss + self.tv_loss
+
+
+class PerceptualLoss(nn.Module):
+    """The weighted sum that trainer, optimiser and score share.
+
+    Args:
+        styles: style images, each float [1, 3, H, W] RGB in [0, 255].
+        style_weights: one per style; the Gram matrices are averaged by them.
+        config: layers, weights and the VGG-19 to use.
+        vgg: that VGG-19, if it is loaded already.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        styles: Sequence[Tensor],
+        style_weights: Sequence[float] = (),
+        config: ObjectiveConfig | None = None,
+        vgg: VGG19Features | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config or ObjectiveConfig()
+        layers = (*self.config.content_layers, *self.config.style_layers)
+        self.vgg = vgg or VGG19Features(layers, self.config.vgg).to(styles[0].device)
+        shares = check_weights("style weights", style_weights, len(styles))
+        grams: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for style, share in zip(styles, shares, strict=True):
+                for layer, features in self.vgg(style, self.config.style_layers).items():
+                    grams[layer] = grams.get(layer, 0) + share * gram_matrix(features)[0]
+        # A weighted mean of targets pulls exactly as a weighted sum of losses does.
+        self.style_losses = nn.ModuleDict({name: StyleLoss(gram) for name, gram in grams.items()})
+        fixed = self.config.style_weight
+        weights = self._balance() if fixed is None else dict.fromkeys(grams, fixed)
+        # On the device: a recorded step must find those of the next style.
+        self.register_buffer("weights", torch.tensor(list(weights.values())).to(self.vgg.mean))
+        self.content = ContentLoss()
+        self.tv = TVLoss()
+
+    @torch.no_grad()
+    def _balance(self) -> dict[str, float]:
+        """Weights of the style layers under which every style pulls alike.
+
+        A layer counts by the relative error of its Gram matrix, |G - A|² / |A|², and all together
+        by the magnitude of photographs' content features: a painting of high contrast doesn't
+        drown the content, and a soft one isn't lost.
+        """
+        config, device = self.config, self.vgg.mean.device
+        squares = [center_square(photo, BALANCE_SIDE) for photo in training_photographs()]
+        features = self.vgg(torch.cat([to_tensor(square) for square in squares]).to(device))
+        variance = sum(
+            float(features[layer].var((0, 2, 3)).mean()) for layer in config.content_layers
+        )
+        share = config.style_strength * STYLE_SHARE * variance / len(config.style_layers)
+        weights = {}
+        for layer, module in self.style_losses.items():
+            assert isinstance(module, StyleLoss)
+            energy = float(module.target.square().mean())
+            usual = float(gram_matrix(features[layer]).square().mean())
+            weights[layer] = share / max(energy, FAINTEST * usual)
+        return weights
+
+    @property
+    def layer_weights(self) -> dict[str, float]:
+        """What the loss of each style layer is multiplied by."""
+        return dict(zip(self.style_losses, self.weights.tolist(), strict=True))
+
+    @torch.no_grad()
+    def aim_at(self, other: PerceptualLoss) -> None:
+        """Take over the style of another objective: its Gram matrices and their weights."""
+        for name in ("weights", *(f"style_losses.{layer}.target" for layer in self.style_losses)):
+            self.get_buffer(name).copy_(other.get_buffer(name))
+
+    @torch.no_grad()
+    def content_features(self, content: Tensor) -> dict[str, Tensor]:
+        """The targets of `forward` for `content`, float [B, 3, H, W] RGB in [0, 255].
+
+        Where colours are kept by the luminance alone, `content` counts without them.
+        """
+        if self.config.keep_color == "luminance":
+            luma = content.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # BT.601
+            content = (content * luma).sum(1, keepdim=True).expand_as(content)
+        return self.vgg(content, self.config.content_layers)
+
+    def forward(self, image: Tensor, content_features: Mapping[str, Tensor]) -> Losses:
+        """The losses of `image`, float [B, 3, H, W] RGB in [0, 255]."""
+        config = self.config
+        features = self.vgg(image)
+        zero = image.new_zeros(len(image), dtype=torch.float32)
+        content = zero
+        for layer in config.content_layers:
+            content = content + self.content(features[layer], content_features[layer])
+        style = zero
+        for weight, (layer, module) in zip(self.weights, self.style_losses.items(), strict=True):
+            style = style + weight * module(features[layer])
+        tv = self.tv(image) if config.tv_weight else zero
+        return Losses(config.content_weight * content, style, config.tv_weight * tv)
+
+
+def build_objective(
+    styles: Sequence[Array],
+    style_weights: Sequence[float],
+    config: ObjectiveConfig,
+    device: torch.device,
+    vgg: VGG19Features | None = None,
+    photographs: Sequence[Array] = (),
+) -> PerceptualLoss:
+    """The objective for style images, HWC uint8 RGB of any size and shape.
+
+    Args:
+        style_weights: one per style; empty for equal parts.
+        vgg: of another objective with the same layers, to share.
+        photographs: HWC uint8 RGB, whose colours the styles take on where the config asks for it;
+            those that are built in, if there are none.
+    """
+    if config.keep_color is not None:
+        models = photographs or training_photographs()
+        styles = [style_in_colors_of(style, models, config.keep_color) for style in styles]
+    pieces: list[Tensor] = []
+    weights: list[float] = []
+    shares = check_weights("style weights", style_weights, len(styles))
+    for style, share in zip(styles, shares, strict=True):
+        images, areas = style_pieces(style, config.style_size)
+        pieces += [to_tensor(image).to(device) for image in images]
+        weights += [share * area for area in areas]
+    return PerceptualLoss(pieces, weights, config, vgg)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -1,0 +1,1 @@
+"""Tells which devices, CPU features and limits this process has."""

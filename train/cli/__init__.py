@@ -1,0 +1,1 @@
+"""The commands `nst train`, `export`, `score` and `bench`."""

@@ -1,0 +1,173 @@
+"""`nst score`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nst.cli.console import Debug, command, fail, progress_bar, say
+from nst.cli.options import DeviceOption, StyleOption, check_rivals, given_options, numbers
+from nst.config import ObjectiveConfig, check_number
+from nst.errors import UsageError, needs_extra
+from nst.formatting import thousands
+from nst.infer.cli.options import ProviderOption, ThreadsOption
+from nst.io.files import check_writable
+
+if TYPE_CHECKING:
+    from nst.train.evaluation.score import Score, ScoreProgress
+
+SHOWN = (0, 5, 10, 25, 50, 100, 200, 500, 1000)  # iterations of the curve that are printed
+MOST_ITERATIONS = 1000
+_objective = partial(typer.Option, rich_help_panel="Objective (default: as in the training)")
+OBJECTIVE_OPTIONS = [field.name for field in fields(ObjectiveConfig)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `nst score` to the command."""
+    app.command("score")(score_command)
+
+
+@command
+def score_command(
+    ctx: typer.Context,
+    model: Annotated[Path, typer.Argument(help="Model to judge, an .onnx file.")],
+    style: StyleOption,
+    content: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder or files of photographs; repeatable. Default: two built-in."),
+    ] = None,
+    iterations: Annotated[
+        int, typer.Option(help="Of the optimiser, at most: how far its curve is drawn.")
+    ] = 100,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture to write, as score.png: curve and model.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: DeviceOption = "auto",
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = 0,
+    style_weights: Annotated[str, _objective(help="Shares of the style images, as 0.7,0.3.")] = "",
+    style_strength: Annotated[float | None, _objective(help="2 is twice as strong as 1.")] = None,
+    style_weight: Annotated[
+        float | None, _objective(help="Of the style loss, instead of --style-strength.")
+    ] = None,
+    content_weight: Annotated[float | None, _objective(help="Of the content loss.")] = None,
+    tv_weight: Annotated[float | None, _objective(help="Of total variation.")] = None,
+    style_size: Annotated[
+        int | None, _objective(help="Short side of the style image for VGG, pixels.")
+    ] = None,
+    vgg: Annotated[str | None, _objective("--vgg", help="VGG-19 weights.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Tell how good a model is: worth how many iterations of Gatys's optimiser?
+
+    Its losses on photographs are compared with the optimiser's curve on the same photographs,
+    under the objective that it was trained for. Curves are kept, so a second time is quick.
+    """
+    given = given_options(ctx, locals())
+    check_rivals(given)
+    check_number("iterations", iterations, least=1, most=MOST_ITERATIONS)
+    if plot is not None:
+        if plot.suffix.lower() != ".png":
+            raise UsageError(f"--plot {plot} is no PNG file: name one, as score.png")
+        check_writable(plot)
+    with needs_extra("nst score"):
+        from nst.infer.runtime.stylizer import Stylizer
+        from nst.io.sample_images import held_out, load_photographs
+        from nst.perceptual.losses import build_objective
+        from nst.perceptual.style_image import prepare_style
+        from nst.system.devices import pick_device
+        from nst.train.evaluation.score import score, trained_objective
+
+    place = pick_device(device)
+    photographs, skipped = load_photographs(content) if content else (held_out(), [])
+    for error in skipped:
+        fail(error)
+    with (
+        Stylizer(model, provider=provider, threads=threads) as stylizer,
+        progress_bar() as bar,
+    ):
+        for note in stylizer.notes:
+            say(f"note: {note}")
+        config, weights = trained_objective(stylizer.metadata)
+        changed = {key: given[key] for key in OBJECTIVE_OPTIONS if key in given}
+        if "style_strength" in changed:
+            changed["style_weight"] = None
+        config = replace(config, **changed)
+        prepared = [prepare_style(path, config.style_size) for path in style]
+        for note in (note for image in prepared for note in image.notes):
+            say(f"note: {note}")
+        styles = [image.image for image in prepared]
+        weights = numbers("--style-weights", style_weights) or weights
+        if len(weights) != len(styles) and not style_weights:
+            weights = ()
+        objective = build_objective(styles, weights, config, place)
+        if "config" not in stylizer.metadata:
+            say(f"note: {model} does not say what it was trained for: these are our defaults")
+        _check_style(model, stylizer.metadata, style)
+        task = bar.add_task("scoring", total=1.0)
+
+        def report(progress: ScoreProgress) -> None:
+            bar.update(task, completed=progress.done)
+
+        result = score(
+            stylizer,
+            photographs,
+            styles,
+            objective,
+            style_weights=weights,
+            iterations=iterations,
+            callback=report,
+        )
+    if plot is not None:
+        with needs_extra("nst score --plot"):
+            from nst.train.evaluation.score_plot import plot_score
+
+        plot_score(result, stylizer.name, plot)
+        say(f"plot     {plot}")
+    if as_json:
+        values = {"model": str(model), "style": [str(s) for s in style], **result.to_dict()}
+        print(json.dumps(values, indent=2))
+    else:
+        print(_table(result, stylizer.name))
+    if skipped:
+        raise typer.Exit(1)
+
+
+def _check_style(model: Path, metadata: dict[str, str], style: list[Path]) -> None:
+    """Warn where the model says that it learned from other images."""
+    known = metadata.get("style_sha256", "").split()
+    for path in style:
+        if known and hashlib.sha256(path.read_bytes()).hexdigest() not in known:
+            say(f"warning: {path} is not the style image that {model} learned from")
+    if known and len(known) != len(style):
+        say(f"warning: {model} learned from {len(known)} style images, {len(style)} given")
+
+
+def _table(result: Score, name: str) -> str:
+    count = len(result.photographs)
+    lines = [f"{'':28}{'content':>10}{'style':>10}{'total':>10}"]
+
+    def row(label: str, content: float, style: float, total: float) -> None:
+        lines.append(
+            f"{label:28}{thousands(content):>10}{thousands(style):>10}{thousands(total):>10}"
+        )
+
+    for iteration, losses in result.curve().items():
+        if iteration in SHOWN:
+            label = f"optimiser, {iteration} iterations" if iteration else "photographs as they are"
+            row(label, losses.content_loss, losses.style_loss, losses.total_loss)
+    losses = result.losses
+    row(name[:27], losses.content_loss, losses.style_loss, losses.total_loss)
+    photographs = f"{count} photographs" if count > 1 else "one photograph"
+    lines.append(f"{result.words()}, on {photographs} at 256×256")
+    if result.beyond:
+        last = max(p.curve.iterations[-1] for p in result.photographs)
+        lines.append(f"better than all {last} iterations on {result.beyond} of them")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Supplies training crops: photographs, drawn scenes, COCO."""

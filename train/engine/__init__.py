@@ -1,0 +1,1 @@
+"""Trains: the loop, a step, the optimiser, the teacher, several GPUs."""

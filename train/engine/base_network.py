@@ -1,0 +1,105 @@
+"""The base network of a preset: a start from which any style is near.
+
+A new style then begins with edges, strokes and colours that work, not with noise. It is found by
+Reptile (Nichol, Achiam and Schulman 2018): train on one style for a few steps, go a part of the way
+from where that began to where it led, take the next style.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nst.config import Device, ObjectiveConfig
+from nst.io.images import Array
+from nst.models.config import preset_config
+from nst.models.transformer import TransformerNet
+from nst.perceptual.losses import build_objective
+from nst.system.devices import pick_device
+from nst.train.content.dataset import THREADS, Content, batches
+from nst.train.engine.loop import schedule
+from nst.train.engine.step import TOTAL, Update
+from nst.train.run.checkpoint import load_checkpoint
+
+FOLDER = Path(__file__).parent.parent / "models" / "base"
+ROUND = 100  # steps on a style before the next
+SHARES = 0.6, 0.15  # of the way that a round went: of the first round, of the last
+SLOWEST = 0.25  # of the learning rate, in the last round: a new style begins at its peak again
+
+
+def base_network(preset: str) -> TransformerNet | None:
+    """The network from which a style of the preset starts; None if the preset has no base.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    path = FOLDER / f"{preset}.safetensors"
+    if not path.is_file():
+        return None
+    network = load_checkpoint(path).network
+    return network if network.config == preset_config(preset) else None
+
+
+def train_base(
+    preset: str,
+    styles: Sequence[Array],
+    content: Content,
+    *,
+    rounds: int,
+    batch_size: int = 16,
+    side: int = 256,
+    learning_rate: float = 1.8e-3,
+    seed: int = 0,
+    device: Device = "auto",
+    callback: Callable[[int, float], None] = lambda *_: None,
+) -> TransformerNet:
+    """Look for weights from which `ROUND` steps lead far, whichever the style.
+
+    Args:
+        styles: style images, HWC uint8 RGB; each round takes another.
+        content: opened for crops of `side` and the margins of the preset's network.
+        callback: called after each round with their number and the total loss of its last step.
+    """
+    where = pick_device(device)
+    torch.manual_seed(seed)
+    network = TransformerNet(preset_config(preset)).to(where).to(memory_format=torch.channels_last)
+    config = ObjectiveConfig()
+    objective = build_objective(styles[:1], (), config, where)
+    objectives = [build_objective([s], (), config, where, objective.vgg) for s in styles]
+    objective = objective.to(memory_format=torch.channels_last)
+    update = Update(network, objective, margin=network.margin)
+    fast = [parameter.detach() for parameter in network.parameters()]
+    slow = [values.clone() for values in fast]
+    order = np.random.default_rng(seed).permutation(
+        np.tile(np.arange(len(styles)), -(-rounds // len(styles)))
+    )
+    workers = min(THREADS, os.cpu_count() or 1)
+    side += 2 * network.margin
+    with closing(batches(content, lambda _: (batch_size, side), workers)) as stream:
+        for number in range(rounds):
+            done = number / rounds
+            objective.aim_at(objectives[order[number]])
+            update.optimizer.load({})  # what it remembers is of another style
+            rate = learning_rate * (SLOWEST + (1 - SLOWEST) * schedule(done))
+            for step in range(number * ROUND, (number + 1) * ROUND):
+                values, _ = update(next(stream), batch_size, step * batch_size, rate)
+            torch._foreach_lerp_(slow, fast, SHARES[0] + (SHARES[1] - SHARES[0]) * done)
+            torch._foreach_copy_(fast, slow)
+            callback(number + 1, values[TOTAL].item())
+    return network.cpu()
+
+
+def varied(style: Array, rng: np.random.Generator) -> Array:
+    """Another style made of one: a part of it, turned, with its colours exchanged or inverted."""
+    height, width = (round(rng.uniform(0.5, 1) * side) for side in style.shape[:2])
+    top = rng.integers(style.shape[0] - height + 1)
+    left = rng.integers(style.shape[1] - width + 1)
+    part = style[top : top + height, left : left + width, rng.permutation(3)]
+    if rng.random() < 0.5:
+        part = 255 - part
+    return np.ascontiguousarray(np.rot90(part, int(rng.integers(4))))

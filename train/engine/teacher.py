@@ -1,0 +1,133 @@
+"""What a network learns from beside the objective: the optimiser's pictures, or another network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nst.infer.runtime.stylizer import Stylizer
+from nst.io.cache import content_hash, read_cached_array, write_cached_array
+from nst.io.images import Array
+from nst.perceptual.gatys import optimize_batch
+from nst.perceptual.losses import PerceptualLoss
+from nst.train.config import TrainConfig
+from nst.train.content.dataset import Content
+from nst.train.engine.distributed import World
+from nst.train.evaluation.score import objective_key
+from nst.train.run.checkpoint import load_checkpoint
+
+SHARE = 4  # one painted crop for so many of the batch
+_VERSION = 1  # a new one for every change that paints other targets
+
+
+# Of a batch and the index of its first image: crops to repaint (the batch itself, or others) and
+# what a network is to make of them, float [N, 3, H, W] RGB in [0, 255].
+Lesson = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+
+
+class Teacher:
+    """A loss beside the objective's: how far a network is from what it is shown.
+
+    The difference is that of the content layers' activations, as in the content loss.
+
+    Args:
+        lesson: what is shown.
+        objective: whose VGG-19 and content layers see the difference.
+        weight: of it.
+    """
+
+    def __init__(self, lesson: Lesson, objective: PerceptualLoss, weight: float) -> None:
+        self._lesson, self._objective, self._weight = lesson, objective, weight
+
+    def __call__(self, network: nn.Module, content: Tensor, stylized: Tensor, image: int) -> Tensor:
+        """The weighted loss, a number per image of the batch: [B].
+
+        Args:
+            network: that learns.
+            content, stylized: the batch and what the network makes of it, float [B, 3, H, W] RGB
+                in [0, 255].
+            image: index of the batch's first image.
+        """
+        with torch.no_grad():
+            crops, targets = self._lesson(content, image)
+        repainted = stylized if crops is content else network(crops)
+        layers = self._objective.config.content_layers
+        features = self._objective.vgg(repainted, layers)
+        wanted = self._objective.content_features(targets)
+        terms = [self._objective.content(features[layer], wanted[layer]) for layer in layers]
+        return self._weight * torch.stack(terms).sum(0).mean().expand(len(content))
+
+
+def make_teacher(
+    config: TrainConfig,
+    styles: Sequence[Array],
+    content: Content,
+    objective: PerceptualLoss,
+    world: World,
+    stage: Callable[[str], None],
+) -> Teacher | None:
+    """The teacher that `config.teacher` names; None without one.
+
+    Raises:
+        NstError: a model that can't be read.
+    """
+    if config.teacher is None or config.teacher_weight == 0:
+        return None
+    if config.teacher != "optimizer":
+        lesson = _model_lesson(Path(config.teacher), objective.vgg.mean.device)
+        return Teacher(lesson, objective, config.teacher_weight)
+    stage("painting")
+    crops = [content.crop(index, config.size) for index in range(config.teacher_images)]
+    painted = world.tell(_paint(config, crops, styles, objective) if world.main else None)
+    assert painted is not None
+    lesson = _painted_lesson(np.stack(crops), painted, config.seed)
+    return Teacher(lesson, objective, config.teacher_weight)
+
+
+def _painted_lesson(crops: Array, painted: Array, seed: int) -> Lesson:
+    """Pictures that the optimiser painted of a few crops (Gatys et al. 2016), uint8 NHWC."""
+
+    def lesson(content: Tensor, image: int) -> tuple[Tensor, Tensor]:
+        count = min(len(crops), max(1, len(content) // SHARE))
+        rng = np.random.default_rng((seed, 1 << 42, image))
+        chosen = rng.choice(len(crops), count, replace=False)
+        return _to_batch(crops[chosen], content), _to_batch(painted[chosen], content)
+
+    return lesson
+
+
+def _model_lesson(path: Path, device: torch.device) -> Lesson:
+    """Another network's pictures of every batch: of a checkpoint, or of an ONNX model."""
+    if path.suffix == ".safetensors":
+        network = load_checkpoint(path).network.to(device)
+        return lambda content, _: (content, network(content, network.rim).clamp(0, 255))
+    stylizer = Stylizer(path)
+
+    def lesson(content: Tensor, _: int) -> tuple[Tensor, Tensor]:
+        images = content.round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return content, _to_batch(stylizer(images), content)
+
+    return lesson
+
+
+def _paint(
+    config: TrainConfig, crops: list[Array], styles: Sequence[Array], objective: PerceptualLoss
+) -> Array:
+    """The optimiser's pictures of `crops`, uint8 [N, H, W, 3]; kept on disk by content."""
+    named = objective_key(styles, config.style_weights, objective)
+    key = content_hash(*crops, named, f"{_VERSION} {config.teacher_iterations}")
+    found = read_cached_array("targets", key)
+    if found is not None and found.shape == (len(crops), *crops[0].shape):
+        return found
+    painted = np.stack(optimize_batch(crops, objective, config.teacher_iterations))
+    write_cached_array("targets", key, painted)
+    return painted
+
+
+def _to_batch(images: Array, like: Tensor) -> Tensor:
+    """NHWC uint8 to float NCHW beside `like`."""
+    return torch.from_numpy(images).to(like.device).permute(0, 3, 1, 2).float()

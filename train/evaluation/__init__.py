@@ -1,0 +1,1 @@
+"""Scores a model against the optimiser of Gatys et al."""

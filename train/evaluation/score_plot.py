@@ -1,0 +1,95 @@
+"""The picture of a score: the optimiser's curve, and where the model meets it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from nst.io.files import replacing
+from nst.train.evaluation.score import Score
+
+INK, BLUE, RED = "#222222", "#33658a", "#c8442b"
+
+
+def plot_score(score: Score, name: str, path: Path) -> None:
+    """Write a PNG: total loss against iterations, and style loss against content loss.
+
+    Args:
+        name: of the model, for the legend.
+    """
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    _curve(left, score, name)
+    _trade(right, score, name)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
+    for axis in (left.xaxis, left.yaxis, right.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    right.margins(x=0.14)
+    figure.suptitle(f"{name}: {score.words()}", color=INK, fontsize=12)
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=130, format="png")
+
+
+def _curve(axes: Axes, score: Score, name: str) -> None:
+    iterations = np.array(list(score.curve()))
+    totals = np.array(
+        [[x.total_loss for x in p.curve.losses[: len(iterations)]] for p in score.photographs]
+    )
+    shown = iterations > 0  # a logarithm has no place for 0
+    x, best = iterations[shown], np.minimum.accumulate(totals, axis=1)[:, shown] / 1e3
+    axes.fill_between(
+        x, best.min(0), best.max(0), color=BLUE, alpha=0.12, linewidth=0, label="all photographs"
+    )
+    axes.plot(x, best.mean(0), color=BLUE, linewidth=2, label="optimiser, mean")
+    loss = score.losses.total_loss / 1e3
+    axes.axhline(loss, color=RED, linewidth=1.5, label=f"{name}, mean")
+    marks = [max(p.worth, x[0]) for p in score.photographs]
+    losses = [p.losses.total_loss / 1e3 for p in score.photographs]
+    axes.scatter(
+        marks, losses, s=14, color=RED, alpha=0.6, linewidth=0, label=f"{name}, each photograph"
+    )
+    axes.axhline(
+        score.before.total_loss / 1e3, color=INK, linewidth=1, linestyle=":", label="untouched"
+    )
+    axes.set(xscale="log", yscale="log", xlabel="iterations", ylabel="total loss, thousands")
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
+
+
+def _trade(axes: Axes, score: Score, name: str) -> None:
+    curve = score.curve()
+    content = [x.content_loss / 1e3 for x in curve.values()]
+    style = [x.style_loss / 1e3 for x in curve.values()]
+    axes.plot(content, style, color=BLUE, linewidth=2, marker="o", markersize=3)
+    for iteration in (0, 5, 10, 25, 50, 100, 200):
+        if iteration in curve:
+            losses = curve[iteration]
+            axes.annotate(
+                str(iteration),
+                (losses.content_loss / 1e3, losses.style_loss / 1e3),
+                xytext=(5, 5),
+                textcoords="offset points",
+                fontsize=8,
+                color=BLUE,
+            )
+    losses = score.losses
+    axes.scatter(losses.content_loss / 1e3, losses.style_loss / 1e3, color=RED, s=40, zorder=3)
+    axes.annotate(
+        name,
+        (losses.content_loss / 1e3, losses.style_loss / 1e3),
+        xytext=(7, 7),
+        textcoords="offset points",
+        fontsize=9,
+        color=RED,
+    )
+    axes.set(yscale="log", xlabel="content loss, thousands", ylabel="style loss, thousands")
+    axes.set_title("the optimiser's way, by iterations", fontsize=9, color=INK)

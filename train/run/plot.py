@@ -1,0 +1,166 @@
+"""The picture of a training run: its losses, step by step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+from nst.formatting import clock, thousands
+from nst.io.files import replacing
+from nst.train.run.log import LogRow
+
+INK, GREY = "#222222", "#777777"
+COLORS = {"total": "#222222", "style": "#c8442b", "content": "#33658a", "teacher": "#5b8c5a"}
+MOST_POINTS = 3000  # more than a picture has columns
+MOST_NOTES = 10  # that are shown in words
+Floats = NDArray[np.float64]
+
+
+def plot_losses(rows: Sequence[LogRow], path: Path) -> None:
+    """Write a PNG: the losses smoothed over raw, the held-out loss, notes, the learning rate.
+
+    Raises:
+        NstError: it can't be written.
+    """
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
+    _losses(losses, rows)
+    _notes(losses, rows)
+    _rates(rates, rows)
+    for axes in (losses, rates):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
+    if rows:
+        last = rows[-1]
+        count = f"{last.step:,} step" + "s" * (last.step > 1)
+        title = f"{path.absolute().parent.name}: {count} in {clock(last.seconds)}"
+        losses.set_title(title, color=INK, fontsize=12, loc="left", pad=9)
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=130, format="png")
+
+
+def smooth(values: Floats) -> Floats:
+    """The median over a fortieth of the row; it keeps jumps sharp, and passes over NaN."""
+    half = len(values) // 80
+    padded = np.pad(values, half, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # windows of nothing but NaN
+        return np.nanmedian(windows, axis=1)
+
+
+def _stride(rows: Sequence[LogRow]) -> int:
+    return max(1, -(-len(rows) // MOST_POINTS))
+
+
+def _losses(axes: Axes, rows: Sequence[LogRow]) -> None:
+    shown = rows[:: _stride(rows)]
+    steps = [row.step for row in shown]
+    edges: list[float] = []
+    for name, color in COLORS.items():
+        raw = _loggable([getattr(row, f"{name}_loss") for row in shown])
+        if np.isnan(raw).all():
+            continue
+        line = smooth(raw)
+        width, order = (2.2, 3) if name == "total" else (1.6, 2)
+        axes.plot(steps, raw, color=color, alpha=0.22, linewidth=0.7, zorder=1)
+        label = f"{name} {thousands(float(line[~np.isnan(line)][-1]))}"
+        axes.plot(
+            steps,
+            line,
+            color=color,
+            linewidth=width,
+            marker=_marker(shown),
+            markersize=3,
+            zorder=order,
+            label=label,
+        )
+        edges += [np.nanmin(line), np.nanmax(line)]
+    held = [row for row in rows if row.held_out_loss is not None]
+    values = _loggable([row.held_out_loss for row in held])
+    if not np.isnan(values).all():
+        label = f"held-out photographs {thousands(float(values[~np.isnan(values)][-1]))}"
+        axes.plot(
+            [row.step for row in held],
+            values,
+            color="white",
+            linestyle="",
+            marker="o",
+            markersize=6,
+            markeredgecolor=INK,
+            markeredgewidth=1.4,
+            zorder=4,
+            label=label,
+        )
+        edges += [np.nanmin(values), np.nanmax(values)]
+    axes.set(yscale="log", ylabel="loss, thousands")
+    if edges:  # by the smoothed lines, so that one wild step does not flatten the rest
+        axes.set_ylim(min(edges) / 1.5, max(edges) * 1.5)
+        axes.legend(
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            ncols=len(COLORS) + 1,
+            frameon=False,
+            fontsize=9,
+            columnspacing=1.4,
+            handlelength=1.4,
+        )
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e3:,g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _notes(axes: Axes, rows: Sequence[LogRow]) -> None:
+    """A tick for each remark, with its words where there is room."""
+    noted = [row for row in rows if row.note]
+    red, heights = COLORS["style"], axes.get_xaxis_transform()  # heights are 0 to 1
+    axes.vlines([row.step for row in noted], 0, 0.03, color=red, linewidth=1.2, transform=heights)
+    for row in noted if len(noted) <= MOST_NOTES else ():
+        axes.axvline(row.step, color=red, linewidth=0.6, linestyle=":", zorder=1)
+        axes.annotate(
+            row.note[:40],
+            (row.step, 0.99),
+            xycoords=heights,
+            xytext=(-3, 0),
+            textcoords="offset points",
+            rotation=90,
+            fontsize=8,
+            color=red,
+            ha="right",
+            va="top",
+        )
+
+
+def _rates(axes: Axes, rows: Sequence[LogRow]) -> None:
+    shown = rows[:: _stride(rows)]
+    rates = [row.learning_rate for row in shown]
+    axes.plot([row.step for row in shown], rates, color=GREY, marker=_marker(shown), markersize=3)
+    axes.set(xlabel="step", ylabel="learning\nrate")
+    peak = max(rates, default=0.0)
+    if peak > 0:
+        axes.set_yticks([0, peak], ["0", f"{peak:.2g}"])
+        axes.set_ylim(0, peak * 1.15)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    if len(shown) == 1:
+        axes.set_xlim(shown[0].step - 1, shown[0].step + 1)
+
+
+def _marker(shown: Sequence[LogRow]) -> str:
+    """Dots where a line has so few points that it might not be seen."""
+    return "o" if len(shown) < 40 else ""
+
+
+def _loggable(values: Sequence[float | None]) -> Floats:
+    """What a logarithm takes, NaN for the rest."""
+    array = np.array(values, np.float64)
+    return np.where(np.isfinite(array) & (array > 0), array, np.nan)
