@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst.models.config import Norm
-from nst.models.norm import SampledNorm, Statistics
+from nst.models.norm import NormStatistics, SubsampledRMSNorm
 
 RESIDUAL_GAIN = 0.3  # of what a block without normalisation adds at first
 
@@ -17,9 +17,9 @@ RESIDUAL_GAIN = 0.3  # of what a block without normalisation adds at first
 class Chain(nn.Sequential):
     """Modules one after another; those that need the frame's statistics get them."""
 
-    def forward(self, x: Tensor, statistics: Statistics | None = None) -> Tensor:
+    def forward(self, x: Tensor, statistics: NormStatistics | None = None) -> Tensor:
         for module in self:
-            takes = isinstance(module, Chain | ResidualBlock | SampledNorm)
+            takes = isinstance(module, Chain | ResidualBlock | SubsampledRMSNorm)
             x = module(x, statistics) if takes else module(x)
         return x
 
@@ -51,13 +51,13 @@ class ConvLayer(Chain):
                 stride,
                 pad,
                 padding_mode="reflect" if pad else "zeros",
-                bias=norm in ("none", "sampled"),
+                bias=norm in ("none", "subsampled_rms"),
             )
         ]
         if norm == "instance":
             parts.append(nn.InstanceNorm2d(outputs, affine=True))
-        elif norm == "sampled":
-            parts.append(SampledNorm(outputs))
+        elif norm == "subsampled_rms":
+            parts.append(SubsampledRMSNorm(outputs))
         elif norm == "batch":
             parts.append(nn.BatchNorm2d(outputs))
         if relu:
@@ -79,7 +79,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.trim = 2 * (1 - padding)
         # Once a block is as good as twice, where normalisation has its price.
-        before: Norm = "none" if norm == "sampled" else norm
+        before: Norm = "none" if norm == "subsampled_rms" else norm
         first = ConvLayer(channels, channels, 3, norm=before, padding=padding)
         last = ConvLayer(channels, channels, 3, norm=norm, padding=padding, relu=False)
         if norm == "none":  # so that the sum of many blocks does not grow out of hand
@@ -87,13 +87,13 @@ class ResidualBlock(nn.Module):
                 weight.data.mul_(RESIDUAL_GAIN)
         self.body = Chain(first, last)
 
-    def forward(self, x: Tensor, statistics: Statistics | None = None) -> Tensor:
+    def forward(self, x: Tensor, statistics: NormStatistics | None = None) -> Tensor:
         kept = F.pad(x, [-self.trim] * 4) if self.trim else x
         out: Tensor = kept + self.body(x, statistics)
         return out
 
 
-class PhaseConv(nn.Module):
+class PolyphaseUpConv(nn.Module):
     """Bilinear upsampling by 2 and a 3×3 convolution, computed before the upsampling.
 
     The four pixels that come of one lie side by side as channels. Bilinear, because nearest
@@ -126,13 +126,13 @@ class PhaseConv(nn.Module):
         return F.conv2d(x, *self.kernel())
 
 
-class PixelConv(nn.Module):
+class SubpixelConv(nn.Module):
     """A 3×3 convolution to the pixels of 2×2 blocks, blurred over 3×3 pixels, from phases.
 
     The blur (1 2 1) takes away what a shuffle of pixels leaves: a mesh of two pixels' period.
     Where the features are constant, so is the picture.
 
-    Takes what `PhaseConv` gives, [B, 4·C, H, W], and gives [B, 48, H - 2, W - 2]: the pixels of
+    Takes what `PolyphaseUpConv` gives, [B, 4·C, H, W], and gives [B, 48, H - 2, W - 2]: the pixels of
     4×4 blocks row by row, RGB innermost.
     """
 

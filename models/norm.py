@@ -17,7 +17,7 @@ STEP = 4  # every fourth position, down and across, is in the sample
 EPSILON = 1e-3
 
 
-class Statistics:
+class NormStatistics:
     """Root mean squares of channels, layer after layer: of what passes, or given.
 
     Args:
@@ -48,7 +48,7 @@ class Statistics:
         return torch.cat(self._found, 1)
 
 
-class SampledNorm(nn.Module):
+class SubsampledRMSNorm(nn.Module):
     """Every channel at a learned scale, over its root mean square in a sample of the frame."""
 
     epsilon: Tensor
@@ -58,7 +58,7 @@ class SampledNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.register_buffer("epsilon", torch.full((channels,), EPSILON), persistent=False)
 
-    def forward(self, x: Tensor, statistics: Statistics | None = None) -> Tensor:
+    def forward(self, x: Tensor, statistics: NormStatistics | None = None) -> Tensor:
         sample = x[..., ::STEP, ::STEP]
-        scale = self.weight / (statistics or Statistics()).of(sample, self.epsilon)
+        scale = self.weight / (statistics or NormStatistics()).of(sample, self.epsilon)
         return x * scale[..., None, None].to(x.dtype)

@@ -10,16 +10,16 @@ from nst.models.config import PRESETS, TransformerConfig, preset_config
 from nst.models.layers import (
     Chain,
     ConvLayer,
-    PhaseConv,
-    PixelConv,
+    PolyphaseUpConv,
     ResidualBlock,
+    SubpixelConv,
     UpsampleLayer,
 )
-from nst.models.norm import Statistics
+from nst.models.norm import NormStatistics
 
 __all__ = ["PRESETS", "TransformerConfig", "TransformerNet", "preset_config"]
 
-SMALLEST = 32  # side of an image, in pixels
+SMALLEST_SIDE = 32  # side of an image, in pixels
 
 
 class TransformerNet(nn.Module):
@@ -29,21 +29,21 @@ class TransformerNet(nn.Module):
     nothing; it returns the same shape and range, not clipped.
 
     Attributes:
-        rim: pixels by which an export continues the image by reflection, and which it cuts off
+        export_padding: pixels by which an export continues the image by reflection, and which it cuts off
             again, so that nothing is seen of what padding does to the border.
-        margin: of its config; every image is continued by it, as no convolution pads.
+        context: of its config; every image is continued by it, as no convolution pads.
     """
 
     def __init__(self, config: TransformerConfig | None = None) -> None:
         super().__init__()
         self.config = config or TransformerConfig()
-        self.margin = self.config.margin
-        if self.config.design == "folded":
-            self._build_folded()
+        self.context = self.config.context
+        if self.config.architecture == "subpixel":
+            self._build_subpixel()
         else:
             self._build_johnson()
 
-        # A first output near mid-grey: a loud one sends the first steps astray.
+        # A first output near mid-grey: a loud one sends the first reflection_steps astray.
         assert self.output.bias is not None
         nn.init.zeros_(self.output.bias)
         with torch.no_grad():
@@ -61,83 +61,87 @@ class TransformerNet(nn.Module):
         self.decoder = Chain(
             UpsampleLayer(4 * width, 2 * width, 3, norm), UpsampleLayer(2 * width, width, 3, norm)
         )
-        self.output: nn.Conv2d | PixelConv
+        self.output: nn.Conv2d | SubpixelConv
         self.output = nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect")
         # VGG pads with zeros, so training teaches to paint a strip of about three pixels.
-        self.grid, self.rim = 1, 8
+        self.grid, self.export_padding = 1, 8
 
-    def _build_folded(self) -> None:
+    def _build_subpixel(self) -> None:
         """A convolution of stride 4, residual blocks, an upsampling, a convolution to pixels."""
-        width, norm, half = self.config.width, self.config.norm, self.config.half
+        width, norm = self.config.width, self.config.norm
         self.encoder = Chain(ConvLayer(3, width, 8, 4, norm=norm, padding=0))
         self.residuals = Chain(
             *(ResidualBlock(width, norm, padding=0) for _ in range(self.config.blocks))
         )
-        self.decoder = Chain(PhaseConv(width, half), nn.ReLU())
-        self.output = PixelConv(half)
-        self.grid, self.rim = 4, 0
+        self.decoder = Chain(PolyphaseUpConv(width, self.config.half_channels), nn.ReLU())
+        self.output = SubpixelConv(self.config.half_channels)
+        self.grid, self.export_padding = 4, 0
 
     @property
-    def reach(self) -> int | None:
+    def receptive_radius(self) -> int | None:
         """Pixels around one on which its result depends, given the statistics; None for all."""
         if self.config.norm == "instance":
             return None
-        if self.config.design == "johnson":
+        if self.config.architecture == "johnson":
             # Half of each kernel times its stride, and what upsampling adds by rounding.
             return 24 + 8 * self.config.blocks
-        return self.margin + 3  # and the pixels of the block itself
+        return self.context + 3  # and the pixels of the block itself
 
-    def statistics(self, image: Tensor, rim: int = 0) -> Tensor | None:
+    def statistics(self, image: Tensor, export_padding: int = 0) -> Tensor | None:
         """What the network takes from the frame as a whole: [B, K].
 
         The root mean squares of K channels; None for a network that can't be given them.
         """
-        if self.config.norm != "sampled":
+        if self.config.norm != "subsampled_rms":
             return None
-        found = Statistics()
-        self.residuals(self.encoder(self._padded(image, rim), found), found)
+        found = NormStatistics()
+        self.residuals(self.encoder(self._padded(image, export_padding), found), found)
         return found.found()
 
     def forward(
         self,
         image: Tensor,
-        rim: int = 0,
+        export_padding: int = 0,
         statistics: Tensor | None = None,
         *,
-        surrounded: bool = False,
+        has_context: bool = False,
     ) -> Tensor:
         """Repaint.
 
         Args:
             image: float [B, 3, H, W] in [0, 255].
-            rim: how many pixels the image is continued by reflection, so that its border is inside.
+            export_padding: how many pixels the image is continued by reflection, so that its border is inside.
             statistics: those of another frame, or of the image that this is a piece of; None for
                 its own.
-            surrounded: the outermost `margin` pixels are what surrounds the image, and are not
+            has_context: the outermost `context` pixels are what surrounds the image, and are not
                 repainted: the result is smaller by them.
         """
-        around = self.margin if surrounded else 0
+        around = self.context if has_context else 0
         height, width = (side - 2 * around for side in image.shape[-2:])
-        taken = Statistics(statistics)
-        x = self._padded(image, rim, around)
+        taken = NormStatistics(statistics)
+        x = self._padded(image, export_padding, around)
         x = self.residuals(self.encoder(x, taken), taken)
         x = self.output(self.decoder(x))
-        if self.config.design == "folded":
+        if self.config.architecture == "subpixel":
             pixels = x.reshape(len(x), 16, 3, *x.shape[2:]).transpose(1, 2)
             x = F.pixel_shuffle(pixels.flatten(1, 2), 4)
         # Strides round up, so the result covers the image: its overhang goes. In float, because
         # bf16 has no room for 256 levels.
-        x = x[..., rim : rim + height, rim : rim + width]
+        x = x[
+            ..., export_padding : export_padding + height, export_padding : export_padding + width
+        ]
         return x.float() * 127.5 + 127.5
 
-    def _padded(self, image: Tensor, rim: int, around: int = 0) -> Tensor:
-        """What the first convolution sees: [-1, 1], with a margin that is reflected.
+    def _padded(self, image: Tensor, export_padding: int, around: int = 0) -> Tensor:
+        """What the first convolution sees: [-1, 1], with a context that is reflected.
 
         Args:
-            around: so much of the margin is there already.
+            around: so much of the context is there already.
         """
-        x, pads = image, steps(rim + self.margin - around)
-        below, right = (-(2 * (rim - around) + side) % self.grid for side in image.shape[-2:])
+        x, pads = image, reflection_steps(export_padding + self.context - around)
+        below, right = (
+            -(2 * (export_padding - around) + side) % self.grid for side in image.shape[-2:]
+        )
         for pad in pads[:-1]:
             x = F.pad(x, [pad] * 4, mode="reflect")
         last = pads[-1] if pads else 0
@@ -146,7 +150,7 @@ class TransformerNet(nn.Module):
         return x / 127.5 - 1
 
 
-def steps(margin: int) -> list[int]:
-    """A margin in parts, one after another: the smallest image can't be reflected any further."""
-    parts = -(-margin // (SMALLEST - 4))  # and 3 pixels more, for whole blocks
-    return [len(range(part, margin, parts)) for part in range(parts)]
+def reflection_steps(context: int) -> list[int]:
+    """A context in parts, one after another: the smallest image can't be reflected any further."""
+    parts = -(-context // (SMALLEST_SIDE - 4))  # and 3 pixels more, for whole blocks
+    return [len(range(part, context, parts)) for part in range(parts)]

@@ -50,7 +50,7 @@ class TrainConfig:
         teacher_weight: of the difference from the teacher's pictures.
         temporal_weight: of the temporal loss, which keeps films from flickering; None for what
             suits the preset.
-        lattice_weight: of the lattice loss, which keeps dots and meshes out of plain regions.
+        checkerboard_weight: of the checkerboard loss, which keeps dots and meshes out of plain regions.
         teacher_images: crops that the optimiser paints as targets.
         teacher_iterations: of the optimiser on each.
         size: side of the training crops, pixels.
@@ -79,7 +79,7 @@ class TrainConfig:
     teacher: str | None = None
     teacher_weight: float = 1.0
     temporal_weight: float | None = None
-    lattice_weight: float = 25_000.0
+    checkerboard_weight: float = 25_000.0
     teacher_images: int = 64
     teacher_iterations: int = 100
     size: int = 256
@@ -117,7 +117,7 @@ class TrainConfig:
         check_number("teacher weight", self.teacher_weight)
         if self.temporal_weight is not None:
             check_number("temporal weight", self.temporal_weight)
-        check_number("lattice weight", self.lattice_weight)
+        check_number("checkerboard weight", self.checkerboard_weight)
         check_number("teacher images", self.teacher_images, least=1, most=100_000)
         check_number("teacher iterations", self.teacher_iterations, least=1, most=1000)
         check_number("save every", self.save_every)

@@ -57,7 +57,7 @@ if __name__ == "__main__":
     network = train_base(
         args.preset,
         styles,
-        open_content(args.content, args.seed, args.size + 2 * preset_config(args.preset).margin),
+        open_content(args.content, args.seed, args.size + 2 * preset_config(args.preset).context),
         rounds=args.rounds,
         batch_size=args.batch_size,
         side=args.size,

@@ -49,7 +49,7 @@ def score(style: Path, content: Path, folder: Path) -> str:
     )
     found = json.loads(told)
     loss = found["losses"]["total_loss"] / 1000
-    return f"{loss:.1f} | {found['worth']:.1f} ± {found['spread']:.1f}"
+    return f"{loss:.1f} | {found['equivalent_iterations']:.1f} ± {found['spread']:.1f}"
 
 
 def main() -> None:

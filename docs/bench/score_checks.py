@@ -42,4 +42,6 @@ for iterations in arguments.iterations:
         return images[image.tobytes()]
 
     result = score(optimized, photographs, styles, objective)
-    print(f"{iterations} iterations of the optimiser: {result.worth:.2f} ± {result.spread:.2f}")
+    print(
+        f"{iterations} iterations of the optimiser: {result.equivalent_iterations:.2f} ± {result.spread:.2f}"
+    )

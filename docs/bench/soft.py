@@ -3,7 +3,7 @@
 `nst inspect` makes its own plain fields, and a network can be clean on them alone. Here windows of
 72×72 pixels are chosen where a photograph departs least from a plane, at most 30 of a photograph.
 Of the repainted luminance, less its Gaussian mean (3 pixels), pixels of the same place in blocks of
-8×8 are averaged. Their variance is that of a lattice and, by chance, of strokes; what strokes have
+8×8 are averaged. Their variance is that of a checkerboard and, by chance, of strokes; what strokes have
 is taken from blocks of 7×7 and 9×9.
 
     python docs/bench/soft.py PHOTOGRAPHS MODEL …

@@ -89,7 +89,7 @@ def train(args: argparse.Namespace) -> None:
     with nst.Stylizer(result.model, provider="cpu") as stylizer:
         stylized = [stylizer(p) for p in photographs]
     worth = [
-        curve.worth(image_losses(own, p, image).total_loss)[0]
+        curve.equivalent_iterations(image_losses(own, p, image).total_loss)[0]
         for curve, p, image in zip(curves, photographs, stylized, strict=True)
     ]
     row = {
@@ -98,7 +98,7 @@ def train(args: argparse.Namespace) -> None:
         "steps": result.steps,
         "seconds": result.seconds,
         "waiting": result.waiting,
-        "worth": statistics.fmean(worth),
+        "equivalent_iterations": statistics.fmean(worth),
         "spread": statistics.pstdev(worth),
         "weights": own.layer_weights,
     }
@@ -141,11 +141,11 @@ def table(args: argparse.Namespace) -> None:
                 network["style"],
                 network["content"] / optimizer["content"],
                 network["style"] / optimizer["style"],
-                row["worth"],
+                row["equivalent_iterations"],
             ]
             columns.append(values)
             cells = [f"{v:.3g}" for v in values[:-1]]
-            cells.append(f"{row['worth']:.1f} ± {row['spread']:.1f}")
+            cells.append(f"{row['equivalent_iterations']:.1f} ± {row['spread']:.1f}")
             print(f"| {row['style']} | {' | '.join(cells)} |")
         logs = np.log(np.array(columns))
         print("| geometric mean | " + " | ".join(f"{v:.3g}" for v in np.exp(logs.mean(0))) + " |")

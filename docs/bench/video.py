@@ -33,8 +33,8 @@ from nst.infer.runtime.resize import resized
 from nst.infer.runtime.stylizer import Stylizer
 from nst.infer.video.pipeline import VideoProgress, repaint_video
 from nst.infer.video.reader import Colors, Frame, VideoReader
-from nst.infer.video.schedule import Look, Painter
-from nst.infer.video.temporal import Steady
+from nst.infer.video.schedule import VideoStyle, VideoStylizer
+from nst.infer.video.temporal import TemporalStylizer
 from nst.infer.video.writer import EncodeConfig, VideoWriter
 from nst.io.images import Array
 
@@ -90,12 +90,12 @@ def naive(source: Path, target: Path, stylizer: Stylizer) -> None:
 
 def race(model: Path, clip: Path, images: list[Array], folder: Path) -> list[float]:
     """Medians of three: seconds alone, coding, at best, together, of that, OpenCV's, times."""
-    with Stylizer(model) as stylizer, Painter(Look(((model, 0.0),))) as painter:
+    with Stylizer(model) as stylizer, VideoStylizer(VideoStyle(((model, 0.0),))) as painter:
         for image in images[:10]:
             stylizer(image)
         rows = []
         for _ in range(3):  # in turns: the machine's speed varies
-            steady = Steady(stylizer)
+            steady = TemporalStylizer(stylizer)
             alone = timed(lambda steady=steady: [steady(image) for image in images])
             coded = timed(lambda: repaint_video(lambda x: x, clip, folder / "a.mp4"))
             whole, _ = timed(lambda: repaint_video(painter, clip, folder / "b.mp4"))
@@ -181,7 +181,7 @@ class Watched:
     name, keep_color = "watched", None
 
     def __init__(self, stylizer: Stylizer) -> None:
-        self._steady = Steady(stylizer)
+        self._steady = TemporalStylizer(stylizer)
         self.times: list[float] = []
 
     def __call__(self, image: Array, strength: float = 1.0) -> Array:
@@ -248,13 +248,13 @@ def soak(model: Path, frames: int, folder: Path) -> None:
                     marks.append((len(self.times), state()))
 
         camera = Source(images, frames, paced=False)
-        run_webcam([Steady(stylizer, stabilize=True)], camera, Marks(), WebcamConfig())
+        run_webcam([TemporalStylizer(stylizer, stabilize=True)], camera, Marks(), WebcamConfig())
         told("live", before, state())
     clip = folder / "film.mp4"
     write(clip, (images[k % 30] for k in range(frames)), (320, 240))
     marks.clear()
     before = state()
-    with Painter(Look(((model, 0.0),), stabilize=True)) as painter:
+    with VideoStylizer(VideoStyle(((model, 0.0),), stabilize=True)) as painter:
 
         def mark(progress: VideoProgress) -> None:
             number = progress.frames

@@ -78,7 +78,7 @@ def flicker_command(
         photographs, skipped = load_photographs(content, limit) if content else (held_out(), [])
     from nst.infer.diagnostics.flicker import clip_flicker, motion_flicker, to_dict
     from nst.infer.runtime.stylizer import Stylizer
-    from nst.infer.video.temporal import Steady
+    from nst.infer.video.temporal import TemporalStylizer
 
     for error in skipped:
         if debug:
@@ -97,7 +97,7 @@ def flicker_command(
         if video is not None:
             check_writable(folder / "flicker.png")
             task = bar.add_task("the film", total=frames)
-            steady = Steady(stylizer, stabilize=stabilize)
+            steady = TemporalStylizer(stylizer, stabilize=stabilize)
             clip = clip_flicker(
                 kept(steady, steady.keep_color),
                 _film(video, frames),

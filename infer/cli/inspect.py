@@ -52,7 +52,7 @@ def inspect_command(
     threads: ThreadsOption = 0,
     debug: Debug = False,
 ) -> None:
-    """Measure how clean a model's pictures are: lattice, border, stroke scale. Draw what it found.
+    """Measure how clean a model's pictures are: checkerboard, border, stroke scale. Draw what it found.
 
     Ends with 1 where a photograph could not be read; it is named, and the rest are used.
     """
@@ -100,11 +100,11 @@ def table(found: Inspection) -> list[str]:
     border, strokes = found.border, found.strokes
     rows = [
         (
-            f"lattice of {p.period} px",
+            f"checkerboard of {p.period} px",
             f"{p.decibels:+.1f} dB, {p.amplitude:.2f} levels",
             "0 dB: nothing stands out at that period",
         )
-        for p in found.lattice.periods
+        for p in found.checkerboard.periods
     ]
     rows += [
         (

@@ -83,13 +83,13 @@ def video_command(
     """
     from nst.infer.video.parallel import repaint_in_parallel
     from nst.infer.video.pipeline import VideoProgress, repaint_video
-    from nst.infer.video.schedule import Look, Painter, parse_styles
+    from nst.infer.video.schedule import VideoStyle, VideoStylizer, parse_styles
     from nst.infer.video.sequence import is_sequence
     from nst.infer.video.writer import EncodeConfig
 
     if (style is None) == (styles is None):
         raise UsageError("give --style MODEL, or --styles MODEL@SECONDS,… for several over time")
-    look = Look(
+    look = VideoStyle(
         ((style, 0.0),) if style is not None else parse_styles(styles or ""),
         fade=fade,
         strength=strength,
@@ -105,7 +105,7 @@ def video_command(
         "encode": EncodeConfig(codec, crf, preset, hardware),
     }
     check_number("workers", workers, least=1)
-    with Painter(look) as painter, progress_bar(TextColumn("{task.fields[pace]}")) as bar:
+    with VideoStylizer(look) as painter, progress_bar(TextColumn("{task.fields[pace]}")) as bar:
         for note in painter.notes:
             say(f"note: {note}")
         if not quiet:

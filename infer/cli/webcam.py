@@ -72,7 +72,7 @@ def webcam_command(
     from nst.infer.live.webcam import WebcamConfig, run_webcam
     from nst.infer.live.window import OpenCVWindow, VirtualCamera, check_display, source_of
     from nst.infer.runtime.stylizer import Stylizer
-    from nst.infer.video.temporal import Steady
+    from nst.infer.video.temporal import TemporalStylizer
 
     config = WebcamConfig(
         size=size,
@@ -107,7 +107,7 @@ def webcam_command(
         if window:
             shown = OpenCVWindow(f"nst {os.fspath(source)}")
             stack.callback(shown.close)
-        styles = [Steady(model, stabilize=stabilize) for model in models]
+        styles = [TemporalStylizer(model, stabilize=stabilize) for model in models]
         result = run_webcam(styles, camera, shown, config, sinks, say)
     pace = result.frames / max(result.seconds, 1e-9)
     say(

@@ -1,4 +1,4 @@
-"""The lattice: dots and meshes that a network's strides leave in flat regions."""
+"""The checkerboard: dots and meshes that a network's strides leave in flat regions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ Values = NDArray[np.float64]
 PERIODS = (2, 4, 8)  # pixels; the strides at which networks of this kind work
 LUMA = np.array([0.299, 0.587, 0.114])
 ROUNDING = 1 / 12  # variance of rounding to whole levels
-INSIDE = 192  # side of what is measured of a field; a multiple of 8 puts the lattice on whole bins
+INSIDE = (
+    192  # side of what is measured of a field; a multiple of 8 puts the checkerboard on whole bins
+)
 
 _FIELD = 256
 _SURROUND = 32  # pixels of texture around a field
@@ -33,12 +35,12 @@ _LOBE, _RING = 1, (3, 5)  # bins: the reach of a Hann window, and where the neig
 
 @dataclass(frozen=True)
 class Period:
-    """The lattice of one period.
+    """The checkerboard of one period.
 
     Attributes:
         period: in pixels.
-        ratio: power at the lattice's frequencies over that of the frequencies around them, both
-            averaged over all fields; 1 without a lattice.
+        ratio: power at the checkerboard's frequencies over that of the frequencies around them, both
+            averaged over all fields; 1 without a checkerboard.
         median_ratio, worst_ratio: of the single fields.
         worst_field: the name of the field with the worst ratio.
         amplitude: RMS of what stands out from the frequencies around, in levels of 0 to 255: the
@@ -58,13 +60,13 @@ class Period:
 
     @property
     def decibels(self) -> float:
-        """`ratio` in dB; 0 without a lattice."""
+        """`ratio` in dB; 0 without a checkerboard."""
         return 10 * math.log10(self.ratio)
 
 
 @dataclass(frozen=True)
-class Lattice:
-    """What `lattice` found.
+class Checkerboard:
+    """What `checkerboard` found.
 
     Attributes:
         periods: 2, 4 and 8 pixels.
@@ -78,16 +80,16 @@ class Lattice:
     spectrum: Values = field(repr=False, compare=False)
 
 
-def lattice(stylize: Stylize) -> Lattice:
-    """Look for the lattice of 2, 4 and 8 pixels in fields that hold nothing: flat ones and ramps.
+def checkerboard(stylize: Stylize) -> Checkerboard:
+    """Look for a checkerboard of 2, 4 and 8 pixels in fields that hold nothing: flat ones and ramps.
 
     The fields of 256×256 are 13 constant colours; the same with a grain of 1 level, in a surround
     of 32 pixels of texture; and 6 smooth ramps. (Where all is constant, a network that normalises
     over the image divides nothing by nothing and falls silent. Grain is what flat regions of
-    photographs hold, and there its lattice shows.)
+    photographs hold, and there its checkerboard shows.)
 
     Of the luminance of the inner 192×192 a cubic trend is removed, and the power spectrum taken
-    under a Hann window. The lattice of period p has the frequencies (a/p, b/p) that no shorter
+    under a Hann window. The checkerboard of period p has the frequencies (a/p, b/p) that no shorter
     period has. The power at each, over the window's main lobe (3×3 bins), is held against the mean
     power of the bins 3 to 5 away; for frequencies on an axis, where ramps and edges pile up their
     power, of those along the axis. Both get the floor that rounding to 8 bits must give, 1/12 of
@@ -101,11 +103,11 @@ def lattice(stylize: Stylize) -> Lattice:
         painted.append(stylize(image)[cut:-cut, cut:-cut])
     spectra = np.stack([_spectrum(image @ LUMA) for image in painted])
     periods = tuple(_period(spectra, kinds, names, period) for period in PERIODS)
-    return Lattice(periods, tuple(zip(names, painted, strict=True)), spectra.mean(0))
+    return Checkerboard(periods, tuple(zip(names, painted, strict=True)), spectra.mean(0))
 
 
-def lattice_bins(period: int, side: int) -> NDArray[np.int64]:
-    """Bins of a `side` × `side` FFT that hold the lattice of exactly `period`: [n, 2].
+def checkerboard_bins(period: int, side: int) -> NDArray[np.int64]:
+    """Bins of a `side` × `side` FFT that hold the checkerboard of exactly `period`: [n, 2].
 
     Those of shorter periods are left out. A frequency and its negative are both there, as in the
     spectrum, so power sums to mean squares. `period` is a power of 2 and divides `side`.
@@ -115,7 +117,7 @@ def lattice_bins(period: int, side: int) -> NDArray[np.int64]:
 
 
 def fields() -> list[tuple[str, str, Array]]:
-    """What `lattice` stylises: kind (`constant`, `grain` or `ramp`), name, HWC uint8 RGB."""
+    """What `checkerboard` stylises: kind (`constant`, `grain` or `ramp`), name, HWC uint8 RGB."""
     rng = np.random.default_rng(0)
     texture = _texture(_FIELD + 2 * _SURROUND, rng)
     place = slice(_SURROUND, -_SURROUND)
@@ -128,7 +130,7 @@ def fields() -> list[tuple[str, str, Array]]:
         grain = rng.normal(0, _GRAIN, (_FIELD, _FIELD, 1))
         canvas[place, place] = np.clip(np.rint(image + grain), 0, 255)
         grained.append(("grain", f"{name} with grain", canvas))
-    # One level a pixel: any other slope would bring a lattice of rounding with it.
+    # One level a pixel: any other slope would bring a checkerboard of rounding with it.
     y, x = np.mgrid[:_FIELD, :_FIELD]
     grey = np.full_like(x, 128)
     ramps = {
@@ -178,7 +180,7 @@ def _period(spectra: Values, kinds: Sequence[str], names: Sequence[str], period:
     offsets = np.stack(np.meshgrid(reach, reach, indexing="ij"), 2).reshape(-1, 2)
     away = np.abs(offsets)
     lobe, ring = away.max(1) <= _LOBE, away.max(1) >= _RING[0]
-    bins = lattice_bins(period, INSIDE)
+    bins = checkerboard_bins(period, INSIDE)
     at = (bins[:, None] + offsets) % INSIDE
     near = spectra[:, at[..., 0], at[..., 1]]  # [fields, frequencies, offsets]
     beside = (bins[:, None] != 0) | (away <= _LOBE)  # on an axis: no bins off it

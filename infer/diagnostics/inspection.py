@@ -1,4 +1,4 @@
-"""How clean a model's pictures are: the lattice of its strides, its border, its stroke scale."""
+"""How clean a model's pictures are: the checkerboard of its strides, its border, its stroke scale."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from nst.errors import UsageError
 from nst.infer.diagnostics.checkerboard import (
     LUMA,
     ROUNDING,
-    Lattice,
+    Checkerboard,
     Stylize,
     Values,
+    checkerboard,
     fields,
     hann,
-    lattice,
 )
 from nst.io.images import Array, resize_image, resize_short
 
 __all__ = [
     "Border",
+    "Checkerboard",
     "Inspection",
     "InspectionProgress",
-    "Lattice",
     "StrokeScale",
     "StrokeSize",
     "border",
     "check_heights",
+    "checkerboard",
     "inspect",
-    "lattice",
     "stroke_scale",
 ]
 
@@ -44,7 +44,7 @@ FRAME = 16  # pixels along the border that count as its frame
 DEPTH = 48  # pixels from the border to which it is measured
 
 _CONTEXT, _CROP, _MARGIN = 512, 256, 64  # of the border's measure; multiples of every stride
-_SHORTEST = 4.0  # pixels; shorter waves are the lattice's
+_SHORTEST = 4.0  # pixels; shorter waves are the checkerboard's
 _LONGEST = 1 / 4  # of the height; longer waves are light and shade
 
 
@@ -117,7 +117,7 @@ class StrokeScale:
 class Inspection:
     """All three measures of one model."""
 
-    lattice: Lattice
+    checkerboard: Checkerboard
     border: Border
     strokes: StrokeScale
 
@@ -141,7 +141,7 @@ def inspect(
     heights: Sequence[int] = HEIGHTS,
     callback: Callable[[InspectionProgress], None] | None = None,
 ) -> Inspection:
-    """Measure a model's lattice, border and stroke scale.
+    """Measure a model's checkerboard, border and stroke scale.
 
     Args:
         stylize: maps an image, HWC uint8 RGB, to one of the same shape.
@@ -170,7 +170,7 @@ def inspect(
         return painted
 
     return Inspection(
-        lattice(counted),
+        checkerboard(counted),
         border(counted, photographs),
         stroke_scale(counted, photographs, heights),
     )
@@ -251,7 +251,7 @@ def stroke_scale(
 
     Each photograph is stylised at each height (Lanczos, also where that is larger than the
     original; of panoramas beyond 2:1 the middle). Of the result's luminance counts what lies
-    between 4 pixels, where the lattice ends, and a quarter of the height, where light and shade
+    between 4 pixels, where the checkerboard ends, and a quarter of the height, where light and shade
     begin, in the spectrum under a Hann window. What the style changed is that less the part which
     a quadratic of the content's R, G and B explains, by least squares within the same band. Its
     wavelength is the geometric mean, weighted by power; over photographs the geometric mean too.
@@ -338,7 +338,7 @@ def _strokes(stylized: Array, content: Array) -> tuple[float, float]:
     height, width = stylized.shape[:2]
     window = np.outer(hann(height), hann(width))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
-    # Two bins short of the lattice's frequency, for the window spreads it.
+    # Two bins short of the checkerboard's frequency, for the window spreads it.
     highest = 1 / _SHORTEST - 2 / min(height, width)
     band = (frequency >= 1 / (_LONGEST * height)) & (frequency <= highest)
     # Each wave counts twice but where rfft2 leaves nothing out; roots, for they get squared.

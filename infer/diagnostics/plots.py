@@ -1,4 +1,4 @@
-"""Pictures of an inspection: `lattice.png`, `border.png` and `size.png`."""
+"""Pictures of an inspection: `checkerboard.png`, `border.png` and `size.png`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nst.infer.diagnostics.checkerboard import INSIDE, ROUNDING, Lattice, Values, lattice_bins
+from nst.infer.diagnostics.checkerboard import (
+    INSIDE,
+    ROUNDING,
+    Checkerboard,
+    Values,
+    checkerboard_bins,
+)
 from nst.infer.diagnostics.inspection import DEPTH, FRAME, Border, Inspection, StrokeScale
 from nst.io.files import replacing
 from nst.io.images import Array, resize_image
@@ -16,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PICTURES = ("lattice.png", "border.png", "size.png")
+PICTURES = ("checkerboard.png", "border.png", "size.png")
 
 _INK, _SOFT, _FAINT, _PAPER = "#1f2328", "#6b7280", "#d5d9de", "#ffffff"
 _CHANNELS = (("red", "#c2453c"), ("green", "#3b8a57"), ("blue", "#3a6fb5"))
@@ -46,7 +52,7 @@ def save_pictures(inspection: Inspection, folder: Path, title: str) -> list[Path
         ModuleNotFoundError: matplotlib isn't installed. NstError: the folder can't be written.
     """
     figures = (
-        draw_lattice(inspection.lattice, title),
+        draw_checkerboard(inspection.checkerboard, title),
         draw_border(inspection.border, title),
         draw_size(inspection.strokes, title),
     )
@@ -57,9 +63,9 @@ def save_pictures(inspection: Inspection, folder: Path, title: str) -> list[Path
     return paths
 
 
-def draw_lattice(found: Lattice, title: str) -> Figure:
-    """Flat fields and ramps enlarged, the mean spectrum, and the lattice's power."""
-    page = _Page(1600, 1370, f"{title}: the lattice of its strides")
+def draw_checkerboard(found: Checkerboard, title: str) -> Figure:
+    """Flat fields and ramps enlarged, the mean spectrum, and the checkerboard's power."""
+    page = _Page(1600, 1370, f"{title}: the checkerboard of its strides")
     page.note(
         f"Fields that hold nothing, stylised: {_PATCH}×{_PATCH} pixels of each, enlarged "
         f"{_ENLARGED} times, deviations from the smooth trend multiplied as stated."
@@ -87,7 +93,7 @@ def draw_lattice(found: Lattice, title: str) -> Figure:
     return page.figure
 
 
-def _draw_spectrum(page: _Page, found: Lattice, left: int, top: int) -> None:
+def _draw_spectrum(page: _Page, found: Checkerboard, left: int, top: int) -> None:
     size = 2 * INSIDE
     page.text(
         left,
@@ -102,7 +108,7 @@ def _draw_spectrum(page: _Page, found: Lattice, left: int, top: int) -> None:
         level, cmap="Greys_r", vmin=-5, vmax=45, extent=(-0.5, 0.5, 0.5, -0.5), resample=False
     )
     for period, color in _PERIOD_COLORS.items():
-        bins = (lattice_bins(period, INSIDE) + INSIDE // 2) % INSIDE / INSIDE - 0.5
+        bins = (checkerboard_bins(period, INSIDE) + INSIDE // 2) % INSIDE / INSIDE - 0.5
         axes.scatter(
             bins[:, 1],
             bins[:, 0],
@@ -127,9 +133,9 @@ def _draw_spectrum(page: _Page, found: Lattice, left: int, top: int) -> None:
     bar.tick_params(length=0, labelsize=_pt(11), colors=_SOFT)
 
 
-def _draw_periods(page: _Page, found: Lattice, left: int, top: int) -> None:
+def _draw_periods(page: _Page, found: Checkerboard, left: int, top: int) -> None:
     page.text(left, top, "power over that of the frequencies around", size=13, weight="bold")
-    page.text(left, top + 22, "0 dB is no lattice", size=12, color=_SOFT)
+    page.text(left, top + 22, "0 dB is no checkerboard", size=12, color=_SOFT)
     axes = page.axes(left, top + 54, 1600 - _MARGIN - left, 190)
     decibels = [p.decibels for p in found.periods]
     places = np.arange(len(found.periods))

@@ -63,7 +63,7 @@ class Window(Protocol):
     def full_screen(self, on: bool) -> None: ...
 
 
-class Sink(Protocol):
+class CameraOutput(Protocol):
     """Where repainted frames go besides, HWC uint8 RGB: a virtual camera."""
 
     def send(self, image: Array) -> None: ...
@@ -168,7 +168,7 @@ def run_webcam(
     camera: Camera,
     window: Window | None = None,
     config: WebcamConfig | None = None,
-    sinks: Sequence[Sink] = (),
+    sinks: Sequence[CameraOutput] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> WebcamResult:
     """Repaint what a camera sees until the window is closed, `q` is pressed or the source ends.
@@ -196,7 +196,7 @@ class _Live:
         camera: Camera,
         window: Window | None,
         config: WebcamConfig,
-        sinks: Sequence[Sink],
+        sinks: Sequence[CameraOutput],
         say: Callable[[str], None],
     ) -> None:
         if not styles:

@@ -25,14 +25,14 @@ from nst.infer.runtime.signature import (
     Signature,
     read_signature,
 )
-from nst.infer.runtime.tiles import GPU_SIDE, Report, repaint_tiles, sample, tiles
+from nst.infer.runtime.tiles import GPU_TILE_SIDE, Report, repaint_tiles, sample, tiles
 from nst.io.files import Closing
 from nst.io.images import Array
 from nst.system.quota import quota_threads
 
-__all__ = ["Statistics", "Stylizer", "check_strength"]
+__all__ = ["FrameStatistics", "Stylizer", "check_strength"]
 
-Statistics = NDArray[np.float32]
+FrameStatistics = NDArray[np.float32]
 
 CALLS = 3  # of a size in a row, until it is worth a CUDA graph
 GRAPHS = 8  # of a session, which keeps them all
@@ -82,7 +82,7 @@ class Stylizer(Closing):
             )
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
         bound = self.provider in ("cuda", "tensorrt")
-        self._side = GPU_SIDE if bound else None  # of tiles
+        self._side = GPU_TILE_SIDE if bound else None  # of tiles
         self._run_session: _Runner | None = (_BoundRunner if bound else _Runner)(session)
 
     @property
@@ -101,10 +101,14 @@ class Stylizer(Closing):
         return "luminance" if self.metadata.get("keep_color") == "luminance" else None
 
     @property
-    def reach(self) -> int | None:
+    def receptive_radius(self) -> int | None:
         """Pixels around one on which its result depends; None for the whole image, or unknown."""
-        reach = self.metadata.get("reach", "")
-        return int(reach) if reach.isascii() and reach.isdigit() else None
+        receptive_radius = self.metadata.get("receptive_radius", "")
+        return (
+            int(receptive_radius)
+            if receptive_radius.isascii() and receptive_radius.isdigit()
+            else None
+        )
 
     def __call__(self, image: Array, strength: float = 1.0, report: Report | None = None) -> Array:
         """Repaint; large images in pieces, as the whole would be under the same statistics.
@@ -122,8 +126,8 @@ class Stylizer(Closing):
         return stylized[0] if single else stylized
 
     def frame(
-        self, image: Array, strength: float = 1.0, held: Statistics | None = None
-    ) -> tuple[Array, Statistics | None]:
+        self, image: Array, strength: float = 1.0, held: FrameStatistics | None = None
+    ) -> tuple[Array, FrameStatistics | None]:
         """Repaint a frame under the statistics of others.
 
         Args:
@@ -138,7 +142,7 @@ class Stylizer(Closing):
         stylized, statistics = self._stylize(image[None], strength, None, held)
         return stylized[0], statistics
 
-    def statistics(self, image: Array) -> Statistics | None:
+    def statistics(self, image: Array) -> FrameStatistics | None:
         """What the network takes from a frame as a whole, in the whole or in patches of it.
 
         Args:
@@ -150,7 +154,10 @@ class Stylizer(Closing):
         _check_images(image[None])
         if not self.signature.statistics:
             return None
-        whole = self.reach is None or len(tiles(image.shape[:2], self.reach, self._side)) == 1
+        whole = (
+            self.receptive_radius is None
+            or len(tiles(image.shape[:2], self.receptive_radius, self._side)) == 1
+        )
         seen = image if whole else sample(image)
         return self._runner().statistics(self.signature, _enlarged(seen[None]))
 
@@ -169,30 +176,37 @@ class Stylizer(Closing):
         batch: Array,
         strength: float,
         report: Report | None = None,
-        held: Statistics | None = None,
-    ) -> tuple[Array, Statistics | None]:
+        held: FrameStatistics | None = None,
+    ) -> tuple[Array, FrameStatistics | None]:
         """Repaint uint8 [N, H, W, 3], in tiles where they are large; the statistics of each."""
         check_number("strength", strength, most=1)
         _check_images(batch)
         if strength == 0 and self._run_session is not None:
             return batch.copy(), None
-        reach = self.reach if self.signature.native else None
-        if reach is None or len(tiles(batch.shape[1:3], reach, self._side)) == 1:
+        receptive_radius = self.receptive_radius if self.signature.native else None
+        if (
+            receptive_radius is None
+            or len(tiles(batch.shape[1:3], receptive_radius, self._side)) == 1
+        ):
             stylized, statistics = self._repaint(batch, held)
         else:
-            stylized, statistics = self._in_tiles(batch, reach, report, held)
+            stylized, statistics = self._in_tiles(batch, receptive_radius, report, held)
         if strength < 1:
             blend = cv2.addWeighted(stylized, strength, batch, 1 - strength, 0)
             stylized = np.asarray(blend, np.uint8)
         return stylized, statistics
 
     def _in_tiles(
-        self, batch: Array, reach: int, report: Report | None, held: Statistics | None
-    ) -> tuple[Array, Statistics | None]:
+        self,
+        batch: Array,
+        receptive_radius: int,
+        report: Report | None,
+        held: FrameStatistics | None,
+    ) -> tuple[Array, FrameStatistics | None]:
         """In tiles, under the statistics of each image as a whole, or those that are held."""
         done: list[Array] = []
-        found: list[Statistics] = []
-        count = len(batch) * len(tiles(batch.shape[1:3], reach, self._side))
+        found: list[FrameStatistics] = []
+        count = len(batch) * len(tiles(batch.shape[1:3], receptive_radius, self._side))
 
         def step(part: int, parts: int) -> None:
             if report is not None:
@@ -203,15 +217,15 @@ class Stylizer(Closing):
             found += [] if own is None else [own]
             used = own if held is None else held
 
-            def repaint(tile: Array, used: Statistics | None = used) -> Array:
+            def repaint(tile: Array, used: FrameStatistics | None = used) -> Array:
                 return self._repaint(tile, used)[0]
 
-            done.append(repaint_tiles(repaint, image[None], reach, step, self._side))
+            done.append(repaint_tiles(repaint, image[None], receptive_radius, step, self._side))
         return np.concatenate(done), np.concatenate(found) if found else None
 
     def _repaint(
-        self, batch: Array, held: Statistics | None = None
-    ) -> tuple[Array, Statistics | None]:
+        self, batch: Array, held: FrameStatistics | None = None
+    ) -> tuple[Array, FrameStatistics | None]:
         run = partial(self._runner(), held=held)
         height, width = batch.shape[1:3]
         batch = _enlarged(batch)
@@ -251,8 +265,8 @@ class _Runner:
         )
 
     def __call__(
-        self, signature: Signature, x: NDArray[Any], held: Statistics | None = None
-    ) -> tuple[NDArray[Any], Statistics | None]:
+        self, signature: Signature, x: NDArray[Any], held: FrameStatistics | None = None
+    ) -> tuple[NDArray[Any], FrameStatistics | None]:
         """Repaint `x`; under the statistics `held`, if any, in place of its own."""
         feed = {signature.input_name: x}
         if held is not None:
@@ -261,8 +275,8 @@ class _Runner:
         output, *found = self._run(names, feed)
         return output, found[0] if found else None
 
-    def statistics(self, signature: Signature, x: NDArray[Any]) -> Statistics:
-        found: Statistics = self._run([STATISTICS_NAME], {signature.input_name: x})[0]
+    def statistics(self, signature: Signature, x: NDArray[Any]) -> FrameStatistics:
+        found: FrameStatistics = self._run([STATISTICS_NAME], {signature.input_name: x})[0]
         return found
 
     def _run(self, names: list[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
@@ -289,8 +303,8 @@ class _BoundRunner(_Runner):
         self._graphs_left = GRAPHS if cuda.get("enable_cuda_graph") == "1" else 0
 
     def __call__(
-        self, signature: Signature, x: NDArray[Any], held: Statistics | None = None
-    ) -> tuple[NDArray[Any], Statistics | None]:
+        self, signature: Signature, x: NDArray[Any], held: FrameStatistics | None = None
+    ) -> tuple[NDArray[Any], FrameStatistics | None]:
         if not signature.native:
             return super().__call__(signature, x, held)
         with self._lock:
@@ -374,10 +388,10 @@ def _enlarged(batch: Array) -> Array:
 
 
 def _in_batches(
-    run: Callable[[Signature, NDArray[Any]], tuple[NDArray[Any], Statistics | None]],
+    run: Callable[[Signature, NDArray[Any]], tuple[NDArray[Any], FrameStatistics | None]],
     signature: Signature,
     batch: Array,
-) -> tuple[Array, Statistics | None]:
+) -> tuple[Array, FrameStatistics | None]:
     """Repaint uint8 [N, H, W, 3] in batches that the model takes; the statistics of each image."""
     if signature.native and signature.batch in (None, len(batch)):
         return run(signature, batch)
@@ -386,7 +400,7 @@ def _in_batches(
         stylized, statistics = run(signature, signature.encode(batch))
         return signature.decode(stylized, size), statistics
     done: list[Array] = []
-    found: list[Statistics] = []
+    found: list[FrameStatistics] = []
     for start in range(0, len(batch), signature.batch):
         part = batch[start : start + signature.batch]
         missing = signature.batch - len(part)

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from nst.io.images import Array
 
-SIDE = 1536  # of the pieces that are kept; one takes a folded network of 64 channels about 1 GB
-GPU_SIDE = 4096  # the same on a GPU: room for films of 4K, which would wait for tiles
+TILE_SIDE = (
+    1536  # of the pieces that are kept; one takes a folded network of 64 channels about 1 GB
+)
+GPU_TILE_SIDE = 4096  # the same on a GPU: room for films of 4K, which would wait for tiles
 SAMPLE, PATCH = 1536, 512  # sides of the largest sample, and of the patches in it
 GRID = 4  # the networks work on blocks of 4×4 pixels, which must lie as they do in the whole
 
@@ -23,7 +25,7 @@ class Tile:
     """A piece of an image, as slices of rows and columns.
 
     Attributes:
-        source: what the network sees, a margin of the network's reach included.
+        source: what the network sees, the network's receptive radius around it included.
         inner: what is right in its result.
         target: where that belongs in the whole.
     """
@@ -33,16 +35,16 @@ class Tile:
     target: tuple[slice, slice]
 
 
-def tiles(size: tuple[int, int], reach: int, side: int | None = None) -> list[Tile]:
+def tiles(size: tuple[int, int], receptive_radius: int, side: int | None = None) -> list[Tile]:
     """Cut (height, width) into pieces of about one size, at most `side` high and wide.
 
     The network sees the same size of all: for each new one, a GPU prepares for long.
 
     Args:
-        reach: how many pixels around one its result depends on.
-        side: None for `SIDE`.
+        receptive_radius: how many pixels around one its result depends on.
+        side: None for `TILE_SIDE`.
     """
-    rows, columns = (list(_pieces(length, reach, side or SIDE)) for length in size)
+    rows, columns = (list(_pieces(length, receptive_radius, side or TILE_SIDE)) for length in size)
     return [
         Tile(*((down, right) for down, right in zip(row, column, strict=True)))
         for row in rows
@@ -53,7 +55,7 @@ def tiles(size: tuple[int, int], reach: int, side: int | None = None) -> list[Ti
 def repaint_tiles(
     repaint: Callable[[Array], Array],
     batch: Array,
-    reach: int,
+    receptive_radius: int,
     report: Report | None = None,
     side: int | None = None,
 ) -> Array:
@@ -62,7 +64,7 @@ def repaint_tiles(
     Args:
         report: called after each with how many are done, and of how many.
     """
-    plan = tiles(batch.shape[1:3], reach, side)
+    plan = tiles(batch.shape[1:3], receptive_radius, side)
     stylized = np.empty_like(batch)
     for done, tile in enumerate(plan, 1):
         stylized[:, *tile.target] = repaint(batch[:, *tile.source])[:, *tile.inner]
@@ -71,16 +73,16 @@ def repaint_tiles(
     return stylized
 
 
-def _pieces(length: int, reach: int, side: int) -> Iterator[tuple[slice, slice, slice]]:
+def _pieces(length: int, receptive_radius: int, side: int) -> Iterator[tuple[slice, slice, slice]]:
     """(source, inner, target) along one axis."""
-    reach += -reach % GRID
+    receptive_radius += -receptive_radius % GRID
     count = -(-length // side)
     step = -(-length // (count * GRID)) * GRID
-    seen = step + 2 * reach
+    seen = step + 2 * receptive_radius
     seen = min(length, seen + (length - seen) % GRID)
     for start in range(0, length, step):
         stop = min(length, start + step)
-        before = min(max(0, start - reach), length - seen)
+        before = min(max(0, start - receptive_radius), length - seen)
         inner = slice(start - before, stop - before)
         yield slice(before, before + seen), inner, slice(start, stop)
 

@@ -25,7 +25,7 @@ from nst.config import check_number
 from nst.errors import NstError, UsageError, VideoError
 from nst.infer.video.pipeline import VideoProgress, VideoResult, check_target, repaint_video
 from nst.infer.video.reader import AnyPacket, VideoReader
-from nst.infer.video.schedule import Look, Painter
+from nst.infer.video.schedule import VideoStyle, VideoStylizer
 from nst.infer.video.sequence import is_sequence
 from nst.infer.video.writer import EncodeConfig, VideoWriter, check_fits
 from nst.io.files import cannot_write, check_writable
@@ -51,7 +51,7 @@ class _Part:
 class _Job:
     """What all workers are told."""
 
-    look: Look
+    look: VideoStyle
     source: str
     size: int | None
     begin: float
@@ -60,7 +60,7 @@ class _Job:
 
 
 def repaint_in_parallel(
-    look: Look,
+    look: VideoStyle,
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     workers: int,
@@ -71,7 +71,7 @@ def repaint_in_parallel(
     encode: EncodeConfig | None = None,
     callback: Callable[[VideoProgress], None] | None = None,
 ) -> VideoResult:
-    """As `repaint_video` with a `Painter` of `look`, by several processes.
+    """As `repaint_video` with a `VideoStylizer` of `look`, by several processes.
 
     The parts begin at key frames of the source; each paints a second and a half before its own, so
     that what is held over frames goes on as it was. Ctrl-C leaves a file of what is done from the
@@ -286,7 +286,7 @@ def _leave_with_parent() -> None:
 
 def _paint(job: _Job, number: int, part: _Part) -> VideoResult | None:
     """In a worker: repaint a part; None if it was stopped before its first frame."""
-    with Painter(job.look, part.start - job.begin) as painter:
+    with VideoStylizer(job.look, part.start - job.begin) as painter:
         try:
             return repaint_video(
                 _Stoppable(painter),
@@ -313,7 +313,7 @@ def _paint(job: _Job, number: int, part: _Part) -> VideoResult | None:
 class _Stoppable:
     """A painter that stops, as by Ctrl-C, when it is told to."""
 
-    def __init__(self, painter: Painter) -> None:
+    def __init__(self, painter: VideoStylizer) -> None:
         self._painter = painter
 
     def at(self, image: Array, seconds: float) -> Array:

@@ -41,7 +41,7 @@ class Timed(Protocol):
     def at(self, image: Array, seconds: float) -> Array: ...
 
 
-class Sink(Protocol):
+class FrameWriter(Protocol):
     """Where frames go."""
 
     def write(self, part: Frame | AnyPacket) -> None: ...
@@ -103,7 +103,7 @@ def repaint_video(
 
     Args:
         stylize: HWC uint8 RGB to the same, called with the frames in their order: a `Stylizer`, or
-            a `Painter`, which holds what models take from frames as a whole.
+            a `VideoStylizer`, which holds what models take from frames as a whole.
         source: a video file, a folder of numbered images, or a pattern as `frames/%04d.png`.
         target: a video file, a GIF, or a pattern.
         size: long side of the repainted video in pixels, even if it is larger; None for the
@@ -211,7 +211,7 @@ def _open_target(
 def run_stages(
     source: Iterable[Frame | AnyPacket],
     paint: Callable[[Frame], Frame | None],
-    sink: Sink,
+    sink: FrameWriter,
     callback: Callable[[Frame], None] = lambda _: None,
 ) -> bool:
     """Repaint the frames of `source` into `sink`, which are read and written in other threads.

@@ -17,7 +17,7 @@ from nst.color import transfer as color
 from nst.config import KeepColor, Provider, check_number
 from nst.errors import UsageError
 from nst.infer.runtime.stylizer import Stylizer
-from nst.infer.video.temporal import Steady
+from nst.infer.video.temporal import TemporalStylizer
 from nst.io.files import Closing
 from nst.io.images import Array
 
@@ -27,7 +27,7 @@ Stylize = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
-class Look:
+class VideoStyle:
     """What is done to the frames of a film.
 
     Args:
@@ -37,7 +37,7 @@ class Look:
         strength: 0 to 1.
         keep_color: how to give each frame its own colours back, or `none`; None for what each
             style asks for.
-        stabilize: see `nst.infer.video.temporal.Steady`.
+        stabilize: see `nst.infer.video.temporal.TemporalStylizer`.
         provider, threads: see `nst.infer.runtime.stylizer.Stylizer`.
     """
 
@@ -54,7 +54,7 @@ class Look:
         check_number("strength", self.strength, most=1)
 
 
-class Scenes:
+class StyleSchedule:
     """Styles one after another.
 
     Args:
@@ -91,8 +91,8 @@ class Scenes:
         return np.asarray(cv2.addWeighted(stylized, share, before, 1 - share, 0), np.uint8)
 
 
-class Painter(Closing):
-    """The models of a `Look`, ready to repaint a film's frames in their order.
+class VideoStylizer(Closing):
+    """The models of a `VideoStyle`, ready to repaint a film's frames in their order.
 
     Args:
         offset: seconds of the film before its part that is to be repainted.
@@ -102,7 +102,7 @@ class Painter(Closing):
         name: of the styles; provider: where they are computed.
     """
 
-    def __init__(self, look: Look, offset: float = 0.0) -> None:
+    def __init__(self, look: VideoStyle, offset: float = 0.0) -> None:
         self._offset = offset
         self._stack = ExitStack()
         try:
@@ -116,7 +116,7 @@ class Painter(Closing):
                 (_stylize(stylizer, look), start)
                 for stylizer, (_, start) in zip(stylizers, look.styles, strict=True)
             ]
-            self._scenes = Scenes(scenes, look.fade)
+            self._scenes = StyleSchedule(scenes, look.fade)
         except BaseException:
             self._stack.close()
             raise
@@ -151,8 +151,8 @@ def parse_styles(text: str) -> tuple[tuple[Path, float], ...]:
     return tuple(styles)
 
 
-def _stylize(stylizer: Stylizer, look: Look) -> Stylize:
-    steady = Steady(stylizer, stabilize=look.stabilize)
+def _stylize(stylizer: Stylizer, look: VideoStyle) -> Stylize:
+    steady = TemporalStylizer(stylizer, stabilize=look.stabilize)
     keep = look.keep_color or stylizer.keep_color
 
     def stylize(image: Array) -> Array:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from nst.config import KeepColor
-from nst.infer.runtime.stylizer import Statistics, Stylizer
+from nst.infer.runtime.stylizer import FrameStatistics, Stylizer
 from nst.io.images import Array
 
 SMOOTHING = 0.1  # the newest frame's part in the statistics that are held
@@ -21,7 +21,7 @@ PANNING = 0.05, 0.25
 _FRESH = np.interp(np.arange(256), (STILL, MOVING), (255 * FRESH, 255)).round().astype(np.uint8)
 
 
-class Steady:
+class TemporalStylizer:
     """Repaints frames in their order.
 
     What a model takes from a frame as a whole is held steady: a running mean over the frames, which
@@ -47,7 +47,7 @@ class Steady:
     def reset(self) -> None:
         """Forget the frames so far."""
         self._thumbnail: Array | None = None
-        self._held: Statistics | None = None
+        self._held: FrameStatistics | None = None
         self._frames = 0
         self._small: Array | None = None
         self._painted: Array | None = None

@@ -20,7 +20,7 @@ TRAINING_PHOTOGRAPHS = (
     "sklearn/datasets/images/china.jpg",
     "sklearn/datasets/images/flower.jpg",
 )
-SMALLEST_SIDE = 64  # smaller files are icons, not photographs
+SMALLEST_PHOTOGRAPH = 64  # smaller files are icons, not photographs
 
 
 def held_out() -> list[Array]:
@@ -64,10 +64,10 @@ def load_photographs(
         try:
             image = load_image(path)
             height, width = image.shape[:2]
-            if min(height, width) < SMALLEST_SIDE:
+            if min(height, width) < SMALLEST_PHOTOGRAPH:
                 raise ImageError(
                     f"{path} is only {width}×{height} pixels: "
-                    f"a photograph needs {SMALLEST_SIDE} or more"
+                    f"a photograph needs {SMALLEST_PHOTOGRAPH} or more"
                 )
         except ImageError as error:
             skipped.append(error)

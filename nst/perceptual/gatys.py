@@ -21,7 +21,7 @@ from nst.perceptual.losses import PerceptualLoss, build_objective
 from nst.perceptual.tensors import to_image, to_images, to_tensor
 from nst.system.devices import memory_advice, pick_device
 
-SMALLEST_SIDE = 32  # VGG halves four times before its last layers
+SMALLEST_CONTENT = 32  # VGG halves four times before its last layers
 AT_ONCE = {"cpu": 1, "cuda": 16}  # more images at once would not go faster
 
 
@@ -167,7 +167,7 @@ def optimize_batch(
 
 def _check_size(image: Array) -> None:
     height, width = image.shape[:2]
-    if min(height, width) < SMALLEST_SIDE:
+    if min(height, width) < SMALLEST_CONTENT:
         raise UsageError(f"{width}×{height} pixels are too few: the short side needs 32 or more")
 
 

@@ -21,7 +21,7 @@ SMALL = TransformerConfig(width=4, blocks=1)
 
 def make_small(monkeypatch: pytest.MonkeyPatch, network: TransformerConfig = SMALL) -> None:
     """Add the preset `small`, and judge runs on small photographs."""
-    monkeypatch.setattr(scoring, "SIDE", 64)
+    monkeypatch.setattr(scoring, "EVALUATION_SIDE", 64)
     monkeypatch.setitem(presets.PRESETS, "small", network)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nst.models.config import PRESETS, Norm
-from nst.models.norm import EPSILON, SampledNorm, Statistics
+from nst.models.norm import EPSILON, NormStatistics, SubsampledRMSNorm
 from nst.models.transformer import SMALLEST, TransformerConfig, TransformerNet, steps
 from nst.train.engine.loop import SMALLEST_CROP
 
@@ -59,7 +59,7 @@ def test_matches_a_plain_loop() -> None:
 
 
 def folded(image: Tensor, w: dict[str, Tensor]) -> Tensor:
-    """The folded design, step by step; for sides that are multiples of four."""
+    """The folded architecture, step by step; for sides that are multiples of four."""
 
     def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
         return F.conv2d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), stride)
@@ -88,10 +88,10 @@ def folded(image: Tensor, w: dict[str, Tensor]) -> Tensor:
     return x * 127.5 + 127.5
 
 
-@pytest.mark.parametrize("norm", ["none", "sampled"])
+@pytest.mark.parametrize("norm", ["none", "subsampled_rms"])
 def test_the_folded_design_matches_a_plain_loop(norm: Norm) -> None:
     torch.manual_seed(0)
-    network = TransformerNet(TransformerConfig(8, 3, norm, "folded", half=4)).double()
+    network = TransformerNet(TransformerConfig(8, 3, norm, "subpixel", half_channels=4)).double()
     network = network.to(memory_format=torch.channels_last)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -101,49 +101,56 @@ def test_the_folded_design_matches_a_plain_loop(norm: Norm) -> None:
 
 
 def test_a_constant_field_is_painted_flat() -> None:
-    """No mesh and no dots: whatever the weights, the design cannot."""
+    """No mesh and no dots: whatever the weights, the architecture cannot."""
     torch.manual_seed(0)
-    network = TransformerNet(TransformerConfig(8, 2, "sampled", "folded", half=4)).double()
+    network = TransformerNet(
+        TransformerConfig(8, 2, "subsampled_rms", "subpixel", half_channels=4)
+    ).double()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     inside = network(torch.full((1, 3, 128, 128), 77.0).double())[..., 48:-48, 48:-48]
     torch.testing.assert_close(inside, inside[..., :1, :1].expand_as(inside))
 
 
-FOLDED = TransformerConfig(width=4, blocks=1, norm="none", design="folded")
+SUBPIXEL = TransformerConfig(width=4, blocks=1, norm="none", architecture="subpixel")
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(32, 75), st.integers(32, 75), st.integers(1, 2), st.booleans())
 def test_keeps_any_size(height: int, width: int, batch: int, fold: bool) -> None:
-    network = TransformerNet(FOLDED if fold else TransformerConfig(width=4, blocks=1))
+    network = TransformerNet(SUBPIXEL if fold else TransformerConfig(width=4, blocks=1))
     assert network(torch.zeros(batch, 3, height, width)).shape == (batch, 3, height, width)
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(32, 60), st.integers(32, 60), st.integers(1, 12))
-def test_a_rim_is_reflected_and_cut_off(height: int, width: int, rim: int) -> None:
+def test_a_rim_is_reflected_and_cut_off(height: int, width: int, export_padding: int) -> None:
     torch.manual_seed(0)
     network = TransformerNet(TransformerConfig(width=4, blocks=1)).eval()
     image = torch.rand(1, 3, height, width) * 255
     with torch.no_grad():
-        expected = network(F.pad(image, [rim] * 4, mode="reflect"))
-        got = network(image, rim)
-    torch.testing.assert_close(got, expected[..., rim : rim + height, rim : rim + width])
+        expected = network(F.pad(image, [export_padding] * 4, mode="reflect"))
+        got = network(image, export_padding)
+    torch.testing.assert_close(
+        got,
+        expected[
+            ..., export_padding : export_padding + height, export_padding : export_padding + width
+        ],
+    )
 
 
 @pytest.mark.parametrize("size", [(64, 64), (60, 72), (32, 36)])
 def test_the_folded_design_sees_no_border(size: tuple[int, int]) -> None:
     """It paints the inside of the image continued so far that nothing beyond is in sight."""
     torch.manual_seed(0)
-    network = TransformerNet(TransformerConfig(4, 3, "none", "folded")).eval()
+    network = TransformerNet(TransformerConfig(4, 3, "none", "subpixel")).eval()
     image = torch.rand(2, 3, *size) * 255
-    margin, beyond = 2 + 4 * 8, 42
+    context, beyond = 2 + 4 * 8, 42
     wide = image
     for _ in range(2):
-        wide = F.pad(wide, [margin // 2] * 4, mode="reflect")
+        wide = F.pad(wide, [context // 2] * 4, mode="reflect")
     wide = F.pad(wide, [beyond] * 4, value=1e3)
-    inside = slice(margin + beyond, -margin - beyond)
+    inside = slice(context + beyond, -context - beyond)
     with torch.no_grad():
         torch.testing.assert_close(network(image), network(wide)[..., inside, inside])
 
@@ -153,43 +160,43 @@ def test_the_folded_design_sees_no_border(size: tuple[int, int]) -> None:
 def test_what_surrounds_an_image_is_seen_and_not_repainted(preset: str, side: int) -> None:
     torch.manual_seed(0)
     network = TransformerNet(PRESETS[preset]).eval()
-    margin = network.margin
-    around = torch.rand(1, 3, side + 2 * margin, side + 2 * margin) * 255
+    context = network.context
+    around = torch.rand(1, 3, side + 2 * context, side + 2 * context) * 255
     with torch.no_grad():
-        got = network(around, surrounded=True)
+        got = network(around, has_context=True)
         assert got.shape == (1, 3, side, side)
-        if margin:
+        if context:
             around[..., 0, 0] = 0  # in a corner, seen by that of the image
-            assert (network(around, surrounded=True) != got).any()
+            assert (network(around, has_context=True) != got).any()
             found = network.statistics(around)
             whole = network(F.pad(around, [2] * 4), statistics=found)
-            inside = slice(margin + 2, margin + 2 + side)
-            got = network(around, statistics=found, surrounded=True)
+            inside = slice(context + 2, context + 2 + side)
+            got = network(around, statistics=found, has_context=True)
             torch.testing.assert_close(got, whole[..., inside, inside])
         else:
             torch.testing.assert_close(got, network(around))
 
 
 @given(st.integers(0, 300))
-def test_a_margin_is_reflected_in_steps_that_the_smallest_image_can_take(margin: int) -> None:
-    parts = steps(margin)
-    assert sum(parts) == margin
+def test_a_margin_is_reflected_in_steps_that_the_smallest_image_can_take(context: int) -> None:
+    parts = steps(context)
+    assert sum(parts) == context
     assert all(0 < part <= SMALLEST - 4 for part in parts)
 
 
 def test_where_means_are_nothing_it_is_instance_normalisation() -> None:
     torch.manual_seed(0)
-    norm = SampledNorm(5).double()
+    norm = SubsampledRMSNorm(5).double()
     torch.nn.init.normal_(norm.weight)
     x = torch.randn(2, 5, 9, 7, dtype=torch.float64)
     x = (x - x.mean((2, 3), keepdim=True)).repeat_interleave(4, 2).repeat_interleave(4, 3)
-    statistics = Statistics()
+    statistics = NormStatistics()
     got = norm(x, statistics)
     expected = F.instance_norm(x, weight=norm.weight, eps=EPSILON)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
     # Handed to another image, they are the only thing that it takes from the first.
     other = torch.randn(2, 5, 60, 28, dtype=torch.float64)
-    again = norm(torch.cat([x, other], 2), Statistics(statistics.found()))
+    again = norm(torch.cat([x, other], 2), NormStatistics(statistics.found()))
     torch.testing.assert_close(again[:, :, :36], got)
 
 
@@ -199,9 +206,9 @@ def test_where_means_are_nothing_it_is_instance_normalisation() -> None:
         {"width": 0},
         {"half": 0},
         {"norm": "group"},
-        {"design": "unet"},
-        {"design": "folded"},
-        {"norm": "sampled"},
+        {"architecture": "unet"},
+        {"architecture": "subpixel"},
+        {"norm": "subsampled_rms"},
     ],
 )
 def test_bad_configs(wrong: dict[str, Any]) -> None:
@@ -226,12 +233,14 @@ def test_a_constant_image_gets_no_border() -> None:
 
 def test_the_rim_is_wider_than_the_reach_of_the_last_convolution() -> None:
     network = TransformerNet()
-    assert network.output.kernel_size[0] // 2 <= network.rim
+    assert network.output.kernel_size[0] // 2 <= network.export_padding
 
 
 def test_a_constant_image_stays_constant_to_the_border_where_it_is_folded() -> None:
     torch.manual_seed(0)
-    network = TransformerNet(TransformerConfig(8, 2, "sampled", "folded", half=4)).eval()
+    network = TransformerNet(
+        TransformerConfig(8, 2, "subsampled_rms", "subpixel", half_channels=4)
+    ).eval()
     torch.nn.init.normal_(network.output.weight, std=0.3)
     with torch.no_grad():
         out = network(torch.full((1, 3, 66, 81), 90.0))
@@ -240,7 +249,7 @@ def test_a_constant_image_stays_constant_to_the_border_where_it_is_folded() -> N
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_rim_leaves_the_grid_of_the_strides_where_it_was(preset: str) -> None:
-    assert TransformerNet(PRESETS[preset]).rim % 4 == 0
+    assert TransformerNet(PRESETS[preset]).export_padding % 4 == 0
 
 
 def test_starts_near_mid_grey() -> None:

@@ -164,9 +164,9 @@ def train_command(
         float | None,
         expert(help="Of what makes films flicker. Default: what suits the preset."),
     ] = _DEFAULT["temporal_weight"],
-    lattice_weight: Annotated[
+    checkerboard_weight: Annotated[
         float, expert(help="Of dots and meshes in plain regions.")
-    ] = _DEFAULT["lattice_weight"],
+    ] = _DEFAULT["checkerboard_weight"],
     teacher_images: Annotated[
         int, expert(help="Crops that the optimiser paints as targets.")
     ] = _DEFAULT["teacher_images"],

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from nst.errors import ImageError, NstError
 from nst.io.images import Array, image_names, load_image
-from nst.io.sample_images import SMALLEST_SIDE, TRAINING_PHOTOGRAPHS, packaged
+from nst.io.sample_images import SMALLEST_PHOTOGRAPH, TRAINING_PHOTOGRAPHS, packaged
 from nst.train.content.coco import DownloadProgress, coco_folder
 from nst.train.content.scenes import (
     BUILTIN_ZOOM,
@@ -168,7 +168,7 @@ class FolderContent:
         short = math.ceil(self._side * ZOOM)
         try:
             image = load_image(path, hint=short)
-            if min(image.shape[:2]) < SMALLEST_SIDE:
+            if min(image.shape[:2]) < SMALLEST_PHOTOGRAPH:
                 raise ImageError(f"{path} is only {image.shape[1]}×{image.shape[0]} pixels")
         except ImageError as error:
             with self._lock:

@@ -23,7 +23,7 @@ from nst.perceptual.losses import build_objective
 from nst.system.devices import pick_device
 from nst.train.content.dataset import THREADS, Content, batches
 from nst.train.engine.loop import schedule
-from nst.train.engine.step import TOTAL, Update
+from nst.train.engine.step import TOTAL, TrainStep
 from nst.train.run.checkpoint import load_checkpoint
 
 FOLDER = Path(__file__).parent.parent / "models" / "base"
@@ -62,7 +62,7 @@ def train_base(
 
     Args:
         styles: style images, HWC uint8 RGB; each round takes another.
-        content: opened for crops of `side` and the margins of the preset's network.
+        content: opened for crops of `side` and the contexts of the preset's network.
         callback: called after each round with their number and the total loss of its last step.
     """
     where = pick_device(device)
@@ -72,22 +72,22 @@ def train_base(
     objective = build_objective(styles[:1], (), config, where)
     objectives = [build_objective([s], (), config, where, objective.vgg) for s in styles]
     objective = objective.to(memory_format=torch.channels_last)
-    update = Update(network, objective, margin=network.margin)
+    update = TrainStep(network, objective, context=network.context)
     fast = [parameter.detach() for parameter in network.parameters()]
     slow = [values.clone() for values in fast]
     order = np.random.default_rng(seed).permutation(
         np.tile(np.arange(len(styles)), -(-rounds // len(styles)))
     )
     workers = min(THREADS, os.cpu_count() or 1)
-    side += 2 * network.margin
+    side += 2 * network.context
     with closing(batches(content, lambda _: (batch_size, side), workers)) as stream:
         for number in range(rounds):
             done = number / rounds
             objective.aim_at(objectives[order[number]])
             update.optimizer.load({})  # what it remembers is of another style
-            rate = learning_rate * (SLOWEST + (1 - SLOWEST) * schedule(done))
+            learning_rate = learning_rate * (SLOWEST + (1 - SLOWEST) * schedule(done))
             for step in range(number * ROUND, (number + 1) * ROUND):
-                values, _ = update(next(stream), batch_size, step * batch_size, rate)
+                values, _ = update(next(stream), batch_size, step * batch_size, learning_rate)
             torch._foreach_lerp_(slow, fast, SHARES[0] + (SHARES[1] - SHARES[0]) * done)
             torch._foreach_copy_(fast, slow)
             callback(number + 1, values[TOTAL].item())

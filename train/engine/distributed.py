@@ -38,12 +38,12 @@ class World:
         """Whether this process writes the files."""
         return self.rank == 0
 
-    def add_up(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         """Replace `tensor` by its sum over all processes."""
         if self.size > 1:
             dist.all_reduce(tensor)
 
-    def tell(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What the first process passes in, in all of them."""
         if self.size == 1:
             return value

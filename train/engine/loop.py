@@ -18,20 +18,20 @@ from torch import Tensor
 
 from nst.errors import NstError
 from nst.io.images import Array
-from nst.models.config import Design
+from nst.models.config import Architecture
 from nst.models.transformer import TransformerNet
 from nst.perceptual.losses import PerceptualLoss
 from nst.system.devices import memory_advice
 from nst.train.config import TrainConfig
 from nst.train.content.dataset import THREADS, Content, batches
 from nst.train.engine.distributed import ALONE, World
-from nst.train.engine.step import Update
+from nst.train.engine.step import TrainStep
 from nst.train.engine.teacher import Teacher
 from nst.train.run.checkpoint import Snapshot
 
-RATES: dict[Design, float] = {"johnson": 6e-4, "folded": 2.4e-3}  # at their peak
-TEMPORAL_WEIGHTS: dict[Design, float] = {"johnson": 0.0, "folded": 500.0}
-LATTICE_FROM = 0.7  # of the budget: what has settled costs little to smooth
+LEARNING_RATES: dict[Architecture, float] = {"johnson": 6e-4, "subpixel": 2.4e-3}  # at their peak
+TEMPORAL_WEIGHTS: dict[Architecture, float] = {"johnson": 0.0, "subpixel": 500.0}
+CHECKERBOARD_FROM = 0.7  # of the budget: what has settled costs little to smooth
 WARM_UP = 0.03  # share of the budget in which the learning rate rises
 SMALLEST_CROP = 64
 _OPTIMIZER = "optimizer."  # what its tensors' names begin with in a snapshot
@@ -67,7 +67,7 @@ class Step:
     Attributes:
         step: from 1; images: seen so far, this step's included.
         seconds: of training so far; done: share of the budget, 0 to 1.
-        content_loss, style_loss, tv_loss, teacher_loss, temporal_loss, lattice_loss, total_loss:
+        content_loss, style_loss, tv_loss, teacher_loss, temporal_loss, checkerboard_loss, total_loss:
             weighted, of this step's batch; NaN where the step was skipped.
         gradient_norm, learning_rate: of this step.
         images_per_second: over the last steps; waiting: share of their time without content.
@@ -84,7 +84,7 @@ class Step:
     tv_loss: float
     teacher_loss: float
     temporal_loss: float
-    lattice_loss: float
+    checkerboard_loss: float
     total_loss: float
     gradient_norm: float
     learning_rate: float
@@ -94,7 +94,7 @@ class Step:
     note: str = ""
 
 
-class Keeper(Protocol):
+class TrainingCallback(Protocol):
     """What is done with the states of a training as it goes on."""
 
     def log(self, step: Step, held_out_loss: float | None) -> None: ...
@@ -154,7 +154,7 @@ class _Launched:
     step: int
     count: int
     images: int
-    rate: float
+    learning_rate: float
     waited: float
     note: str
     values: Tensor
@@ -176,15 +176,15 @@ class Loop:
         start: Snapshot | None = None,
     ) -> None:
         self.network, self.objective = network, objective
-        self.peak = config.learning_rate or RATES[network.config.design]
+        self.peak = config.learning_rate or LEARNING_RATES[network.config.architecture]
         self.config, self.content = config, content
         self.world, self.notice = world, notice
-        self.update = Update(
+        self.update = TrainStep(
             network,
             objective,
-            margin=network.margin,
+            context=network.context,
             teacher=teacher,
-            temporal_weight=temporal_weight(config, network.config.design),
+            temporal_weight=temporal_weight(config, network.config.architecture),
             world=world,
             notice=notice,
         )
@@ -192,7 +192,7 @@ class Loop:
         self.defaults = DEFAULTS[self.device.type]
         self.budget = Budget(config, self.defaults.seconds)
         self.step = self.images = self._bad = self._restores = 0
-        self.rate = 1.0
+        self.lr_scale = 1.0
         self.learned = self.interrupted = False
         self.waited = 0.0
         self._stop = 0.0
@@ -204,12 +204,12 @@ class Loop:
         if start is not None:
             self._load(start)
             self.step, self.images = start.step, start.images
-            self.rate, self.update.parts = start.rate, start.parts
+            self.lr_scale, self.update.parts = start.lr_scale, start.parts
             self.learned = start.step > 0
         self.snapshot = start or self._snapshot()
 
     def run(
-        self, callback: Callable[[Step], None] | None = None, keeper: Keeper | None = None
+        self, callback: Callable[[Step], None] | None = None, keeper: TrainingCallback | None = None
     ) -> None:
         """Train to the end of the budget, or to Ctrl-C.
 
@@ -261,24 +261,30 @@ class Loop:
     def _launch(self, batch: Array, done: float, waited: float) -> None:
         """Begin a step."""
         count = self._planned.popleft()
-        rate = self.peak * schedule(done) * self.rate
+        learning_rate = self.peak * schedule(done) * self.lr_scale
         parts = self.update.parts
-        self.update.lattice_weight = self.config.lattice_weight * (done >= LATTICE_FROM)
-        tell = [self.budget.clock if self.world.main else 0.0, self._stop]
+        self.update.checkerboard_weight = self.config.checkerboard_weight * (
+            done >= CHECKERBOARD_FROM
+        )
+        to_sum = [self.budget.clock if self.world.main else 0.0, self._stop]
         alone = self.world.size == 1
-        values, told = self.update(batch, count, self.images, rate, () if alone else tell)
+        values, summed = self.update(
+            batch, count, self.images, learning_rate, () if alone else to_sum
+        )
         if not alone:
-            elapsed, self._stop = told.tolist()
+            elapsed, self._stop = summed.tolist()
             self.budget.agree(elapsed)
         self.step += 1
         self.images += count
         note = ""
         if self.update.parts != parts:
             note = f"out of memory: {self.update.parts} parts of a batch from here on"
-        self._launched.append(_Launched(self.step, count, self.images, rate, waited, note, values))
+        self._launched.append(
+            _Launched(self.step, count, self.images, learning_rate, waited, note, values)
+        )
 
     def _settle(
-        self, ahead: int, callback: Callable[[Step], None] | None, keeper: Keeper | None
+        self, ahead: int, callback: Callable[[Step], None] | None, keeper: TrainingCallback | None
     ) -> None:
         """Wait for the losses of launched steps, until `ahead` are left; report and judge each."""
         while len(self._launched) > ahead:
@@ -307,7 +313,7 @@ class Loop:
         span = self._recent[-1][0] - first[0]
         images = sum(count for _, count, _ in self._recent) - first[1]
         waiting = sum(waited for _, _, waited in self._recent) - first[2]
-        content, style, tv, teacher, temporal, lattice, total, gradient_norm = values
+        content, style, tv, teacher, temporal, checkerboard, total, gradient_norm = values
         return Step(
             step=launched.step,
             images=launched.images,
@@ -318,10 +324,10 @@ class Loop:
             tv_loss=tv,
             teacher_loss=teacher,
             temporal_loss=temporal,
-            lattice_loss=lattice,
+            checkerboard_loss=checkerboard,
             total_loss=total,
             gradient_norm=gradient_norm,
-            learning_rate=launched.rate,
+            learning_rate=launched.learning_rate,
             images_per_second=images / span if span else 0.0,
             waiting=min(1.0, waiting / span) if span else 0.0,
             seconds_left=self.budget.left(launched.step),
@@ -339,7 +345,7 @@ class Loop:
         self._load(self.snapshot)
         self._launched.clear()  # they began from the state that is left
         self._bad = 0
-        self.rate /= 2
+        self.lr_scale /= 2
         self.notice(
             f"{BAD_STEPS} steps in a row were not finite: back to the network of step "
             f"{self.snapshot.step}, at half the learning rate"
@@ -347,14 +353,14 @@ class Loop:
         return f"restored step {self.snapshot.step}"
 
     def _plan(self, step: int) -> tuple[int, int]:
-        """(batch size, side of the crops and their margins) of a step."""
+        """(batch size, side of the crops and their contexts) of a step."""
         done = self.budget.done(step)
         divisor = next((d for until, d in self.defaults.phases if done < until), 1)
         while self.config.size // divisor < SMALLEST_CROP:
             divisor //= 2
         batch_size = self.config.batch_size or max(self.defaults.batch_size, self.world.size)
         self._planned.append(batch_size * divisor)
-        return batch_size * divisor, self.config.size // divisor + 2 * self.network.margin
+        return batch_size * divisor, self.config.size // divisor + 2 * self.network.context
 
     def _samples_due(self) -> int:
         return int(self.budget.done(self.step) * self.config.samples)
@@ -370,7 +376,7 @@ class Loop:
             step=self.step,
             images=self.images,
             seconds=self.budget.elapsed,
-            rate=self.rate,
+            lr_scale=self.lr_scale,
             parts=self.update.parts,
             network=network,
             state=state,
@@ -406,10 +412,10 @@ class Loop:
 NOT_FINITE = "the losses ceased to be finite: lower --style-strength, --style-weight or --lr"
 
 
-def temporal_weight(config: TrainConfig, design: Design) -> float:
-    """What was asked for, or what suits the design: frames are to be steady where they are fast."""
+def temporal_weight(config: TrainConfig, architecture: Architecture) -> float:
+    """What was asked for, or what suits the architecture: frames are to be steady where they are fast."""
     asked = config.temporal_weight
-    return TEMPORAL_WEIGHTS[design] if asked is None else asked
+    return TEMPORAL_WEIGHTS[architecture] if asked is None else asked
 
 
 def schedule(done: float) -> float:

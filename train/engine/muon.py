@@ -33,19 +33,23 @@ class Muon:
         self._squares = [torch.zeros_like(self._values[index]) for index in self._narrow]
         self._step = torch.zeros((), device=self._values[0].device)
 
-    def step(self, gradients: Sequence[Tensor], rate: Tensor, active: Tensor) -> None:
+    def step(self, gradients: Sequence[Tensor], learning_rate: Tensor, active: Tensor) -> None:
         """Change the parameters.
 
         Args:
             gradients: one for each parameter.
-            rate: peak step of either kind, as one would give it to Adam; a tensor of one number.
+            learning_rate: peak step of either kind, as one would give it to Adam; a tensor of one number.
             active: 1, or 0 for a step that is to change nothing, whose gradients are 0.
         """
         with torch.no_grad():
             if self._wide:
-                self._muon([gradients[index] for index in self._wide], rate * active, active)
+                self._muon(
+                    [gradients[index] for index in self._wide], learning_rate * active, active
+                )
             if self._narrow:
-                self._adam([gradients[index] for index in self._narrow], rate * active, active)
+                self._adam(
+                    [gradients[index] for index in self._narrow], learning_rate * active, active
+                )
 
     def tensors(self) -> dict[str, Tensor]:
         """The state, by the parameter's index and a name: the very tensors, to copy from and to."""
@@ -61,7 +65,7 @@ class Muon:
 
     # The lists go through torch._foreach_*: one by one, a GPU would wait for hundreds of launches.
 
-    def _muon(self, gradients: list[Tensor], rate: Tensor, active: Tensor) -> None:
+    def _muon(self, gradients: list[Tensor], learning_rate: Tensor, active: Tensor) -> None:
         torch._foreach_mul_(self._momenta, 1 - (1 - MOMENTUM) * active)
         torch._foreach_add_(self._momenta, gradients)
         nesterov = torch._foreach_add(gradients, self._momenta, alpha=MOMENTUM)
@@ -75,10 +79,10 @@ class Muon:
             size = UPDATE_RMS * max(matrices.shape[1:]) ** 0.5
             for index, update in zip(indices, orthogonalize(matrices) * size, strict=True):
                 updates[index] = update.reshape(shape)
-        torch._foreach_mul_(updates, -rate)
+        torch._foreach_mul_(updates, -learning_rate)
         torch._foreach_add_([self._values[index] for index in self._wide], updates)
 
-    def _adam(self, gradients: list[Tensor], rate: Tensor, active: Tensor) -> None:
+    def _adam(self, gradients: list[Tensor], learning_rate: Tensor, active: Tensor) -> None:
         self._step += active
         squares = list(torch._foreach_mul(gradients, gradients))
         for kept, new, beta in zip(
@@ -93,7 +97,7 @@ class Muon:
         torch._foreach_sqrt_(deviations)
         torch._foreach_add_(deviations, 1e-8)
         updates = torch._foreach_div(self._means, deviations)
-        torch._foreach_mul_(updates, -rate / (1 - ADAM_BETAS[0] ** count))
+        torch._foreach_mul_(updates, -learning_rate / (1 - ADAM_BETAS[0] ** count))
         torch._foreach_add_([self._values[index] for index in self._narrow], updates)
 
 

@@ -21,20 +21,20 @@ from nst.system.devices import out_of_memory
 from nst.train.engine.distributed import ALONE, World
 from nst.train.engine.muon import Muon
 from nst.train.engine.teacher import Teacher
-from nst.train.losses.checkerboard import lattice_loss, mixed_statistics, plain_fields
+from nst.train.losses.checkerboard import checkerboard_loss, mixed_statistics, plain_fields
 from nst.train.losses.temporal import move, moving, temporal_loss
 
-TERMS = 7  # content, style, tv, teacher, temporal, lattice and total loss
+TERMS = 7  # content, style, tv, teacher, temporal, checkerboard and total loss
 TOTAL = TERMS - 1
 BF16_FEATURES = {"avx512_bf16", "amx_bf16"}  # of CPUs
 WARM_UP_STEPS = 3  # before a step is recorded: libraries choose their kernels in them
 
 
-class Update:
+class TrainStep:
     """Changes a network by one batch after another. Nothing that isn't finite changes it.
 
     Args:
-        margin: pixels around each crop that are there to be seen, not to be repainted.
+        context: pixels around each crop that are there to be seen, not to be repainted.
         temporal_weight: of the temporal loss; 0 for none.
         world: the processes that share every batch. Their gradients are added up by hand, not by
             DistributedDataParallel: with it a process that runs out of memory within its backward
@@ -44,7 +44,7 @@ class Update:
         parts: pieces of a batch that go through the network one after another; grows when memory
             runs out.
         gradients: of the last step, one for each parameter; all 0 where it was not finite.
-        lattice_weight: of the lattice loss; 0 for none. It may change from step to step.
+        checkerboard_weight: of the checkerboard loss; 0 for none. It may change from step to step.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class Update:
         network: TransformerNet,
         objective: PerceptualLoss,
         *,
-        margin: int = 0,
+        context: int = 0,
         teacher: Teacher | None = None,
         temporal_weight: float = 0.0,
         world: World = ALONE,
         notice: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.network, self.objective, self.teacher = network, objective, teacher
-        self.margin, self.temporal_weight = margin, temporal_weight
-        self.lattice_weight = 0.0
+        self.context, self.temporal_weight = context, temporal_weight
+        self.checkerboard_weight = 0.0
         self.world, self.notice = world, notice
         self.parameters = list(network.parameters())
         self.device = self.parameters[0].device
@@ -74,48 +74,53 @@ class Update:
             for part, parameter in zip(torch.split(self._flat, sizes), self.parameters, strict=True)
         ]
         self._sums = torch.zeros(TERMS, device=self.device)
-        self._rate = torch.zeros((), device=self.device)
+        self._learning_rate = torch.zeros((), device=self.device)
         self._recording: _Recording | None = None
         self._recordable = self.device.type == "cuda" and teacher is None and world.size == 1
         self._warmed = 0
         self._autocast = fast_bf16(self.device)
 
     def __call__(
-        self, batch: Array, count: int, first: int, rate: float, tell: Sequence[float] = ()
+        self,
+        batch: Array,
+        count: int,
+        first: int,
+        learning_rate: float,
+        to_sum: Sequence[float] = (),
     ) -> tuple[Tensor, Tensor]:
         """Make a step.
 
         Args:
-            batch: this process's share, uint8 [B, side, side, 3] RGB, margins included.
+            batch: this process's share, uint8 [B, side, side, 3] RGB, contexts included.
             count: images of all processes together.
             first: index of the first of them.
-            rate: the learning rate.
-            tell: numbers to add up over all processes.
+            learning_rate: the learning rate.
+            to_sum: numbers to add up over all processes.
 
         Returns:
             The losses, means over the images, and the gradient's norm, all NaN for a step
-            that was not finite; and the sums of `tell`. Both on the device, not waited for.
+            that was not finite; and the sums of `to_sum`. Both on the device, not waited for.
         """
-        self._rate.fill_(rate)
-        told = torch.tensor(tell, device=self.device, dtype=torch.float32)
+        self._learning_rate.fill_(learning_rate)
+        summed = torch.tensor(to_sum, device=self.device, dtype=torch.float32)
         if self._may_record(batch):
             assert self._recording is not None
-            return self._recording.replay(batch), told
+            return self._recording.replay(batch), summed
         self._gradients_of(batch, count, first)
         if self.world.size > 1:
-            flat = torch.cat([self._flat, self._sums, told])
-            self.world.add_up(flat)
-            gradients, sums, told = torch.split(flat, [len(self._flat), TERMS, len(tell)])
+            flat = torch.cat([self._flat, self._sums, summed])
+            self.world.all_reduce(flat)
+            gradients, sums, summed = torch.split(flat, [len(self._flat), TERMS, len(to_sum)])
             self._flat.copy_(gradients)
             self._sums.copy_(sums)
-        return self._apply(), told
+        return self._apply(), summed
 
     def _may_record(self, batch: Array) -> bool:
         """Whether there is a recording for `batch`; it is made of the first after a warm-up."""
         if not self._recordable or self.parts > 1:
             return False
         if self._recording is not None:
-            if self._recording.lattice_weight == self.lattice_weight:
+            if self._recording.checkerboard_weight == self.checkerboard_weight:
                 return self._recording.fits(batch)
             self._recording, self._warmed = None, 0
         self._warmed += 1
@@ -169,44 +174,54 @@ class Update:
 
     def _accumulate(self, batch: Tensor, count: int, first: int) -> None:
         """Add the gradients and losses of uint8 [B, side, side, 3] to those of the step."""
-        surrounded = batch.permute(0, 3, 1, 2).float()  # a view of NHWC: channels_last already
-        inside = slice(self.margin, -self.margin or None)
-        content = surrounded[..., inside, inside].contiguous(memory_format=torch.channels_last)
+        has_context = batch.permute(0, 3, 1, 2).float()  # a view of NHWC: channels_last already
+        inside = slice(self.context, -self.context or None)
+        content = has_context[..., inside, inside].contiguous(memory_format=torch.channels_last)
         moves = moving(len(batch)) if self.temporal_weight else 0
-        moved = move(surrounded[:moves]) if moves else None
-        seen = surrounded if moved is None else torch.cat([surrounded, moved.crops])
+        moved = move(has_context[:moves]) if moves else None
+        seen = has_context if moved is None else torch.cat([has_context, moved.crops])
         # Every weight is cast once anyway, and a recording must not rest on what was cast before.
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self._autocast, cache_enabled=False
         ):
-            stylized, again = self.network(seen, surrounded=True).split([len(batch), moves])
+            stylized, again = self.network(seen, has_context=True).split([len(batch), moves])
             losses = self.objective(stylized, self.objective.content_features(content))
             taught = torch.zeros_like(losses.total_loss)
             if self.teacher is not None:
                 taught = self.teacher(self.network, content, stylized, first)
             plain = None
-            if self.lattice_weight:
-                fields = plain_fields(surrounded, self.margin)
-                statistics = mixed_statistics(self.network, fields, surrounded)
-                plain = self.network(fields, statistics=statistics, surrounded=True)
-        steady, lattice = torch.zeros_like(taught), torch.zeros_like(taught)
+            if self.checkerboard_weight:
+                fields = plain_fields(has_context, self.context)
+                statistics = mixed_statistics(self.network, fields, has_context)
+                plain = self.network(fields, statistics=statistics, has_context=True)
+        steady, checkerboard = torch.zeros_like(taught), torch.zeros_like(taught)
         if moved is not None:
-            loss = temporal_loss(stylized[:moves], again, moved.grid, self.margin)
+            loss = temporal_loss(stylized[:moves], again, moved.grid, self.context)
             steady = steady + self.temporal_weight * loss.mean()
         if plain is not None:
-            lattice = lattice + self.lattice_weight * lattice_loss(plain, self.margin).mean()
-        total = losses.total_loss + taught + steady + lattice
+            checkerboard = (
+                checkerboard
+                + self.checkerboard_weight * checkerboard_loss(plain, self.context).mean()
+            )
+        total = losses.total_loss + taught + steady + checkerboard
         gradients = torch.autograd.grad(total.sum() / count, self.parameters)
         torch._foreach_add_(self.gradients, gradients)
-        told = (losses.content_loss, losses.style_loss, losses.tv_loss, taught, steady, lattice)
-        self._sums += torch.stack([term.detach().sum() for term in (*told, total)]) / count
+        summed = (
+            losses.content_loss,
+            losses.style_loss,
+            losses.tv_loss,
+            taught,
+            steady,
+            checkerboard,
+        )
+        self._sums += torch.stack([term.detach().sum() for term in (*summed, total)]) / count
 
     def _apply(self) -> Tensor:
         """Change the parameters; the losses and the gradient's norm."""
         values = torch.cat([self._sums, self._flat.norm()[None]])
         finite = torch.isfinite(values).all()
         self._flat.nan_to_num_(0, 0, 0).mul_(finite)
-        self.optimizer.step(self.gradients, self._rate, finite.float())
+        self.optimizer.step(self.gradients, self._learning_rate, finite.float())
         return torch.where(finite, values, torch.nan)
 
 
@@ -220,8 +235,8 @@ def fast_bf16(device: torch.device) -> bool:
 class _Recording:
     """A step as a CUDA graph, for batches of one size."""
 
-    def __init__(self, update: Update, batch: Array) -> None:
-        self._update, self.lattice_weight = update, update.lattice_weight
+    def __init__(self, update: TrainStep, batch: Array) -> None:
+        self._update, self.checkerboard_weight = update, update.checkerboard_weight
         self._batch = torch.empty(batch.shape, dtype=torch.uint8, device=update.device)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):

@@ -26,7 +26,7 @@ _VERSION = 1  # a new one for every change that paints other targets
 
 # Of a batch and the index of its first image: crops to repaint (the batch itself, or others) and
 # what a network is to make of them, float [N, 3, H, W] RGB in [0, 255].
-Lesson = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+DistillationTarget = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 
 
 class Teacher:
@@ -35,13 +35,15 @@ class Teacher:
     The difference is that of the content layers' activations, as in the content loss.
 
     Args:
-        lesson: what is shown.
+        target: what is shown.
         objective: whose VGG-19 and content layers see the difference.
         weight: of it.
     """
 
-    def __init__(self, lesson: Lesson, objective: PerceptualLoss, weight: float) -> None:
-        self._lesson, self._objective, self._weight = lesson, objective, weight
+    def __init__(
+        self, target: DistillationTarget, objective: PerceptualLoss, weight: float
+    ) -> None:
+        self._target, self._objective, self._weight = target, objective, weight
 
     def __call__(self, network: nn.Module, content: Tensor, stylized: Tensor, image: int) -> Tensor:
         """The weighted loss, a number per image of the batch: [B].
@@ -53,7 +55,7 @@ class Teacher:
             image: index of the batch's first image.
         """
         with torch.no_grad():
-            crops, targets = self._lesson(content, image)
+            crops, targets = self._target(content, image)
         repainted = stylized if crops is content else network(crops)
         layers = self._objective.config.content_layers
         features = self._objective.vgg(repainted, layers)
@@ -78,40 +80,40 @@ def make_teacher(
     if config.teacher is None or config.teacher_weight == 0:
         return None
     if config.teacher != "optimizer":
-        lesson = _model_lesson(Path(config.teacher), objective.vgg.mean.device)
-        return Teacher(lesson, objective, config.teacher_weight)
+        target = _model_target(Path(config.teacher), objective.vgg.mean.device)
+        return Teacher(target, objective, config.teacher_weight)
     stage("painting")
     crops = [content.crop(index, config.size) for index in range(config.teacher_images)]
-    painted = world.tell(_paint(config, crops, styles, objective) if world.main else None)
+    painted = world.broadcast(_paint(config, crops, styles, objective) if world.main else None)
     assert painted is not None
-    lesson = _painted_lesson(np.stack(crops), painted, config.seed)
-    return Teacher(lesson, objective, config.teacher_weight)
+    target = _painted_target(np.stack(crops), painted, config.seed)
+    return Teacher(target, objective, config.teacher_weight)
 
 
-def _painted_lesson(crops: Array, painted: Array, seed: int) -> Lesson:
+def _painted_target(crops: Array, painted: Array, seed: int) -> DistillationTarget:
     """Pictures that the optimiser painted of a few crops (Gatys et al. 2016), uint8 NHWC."""
 
-    def lesson(content: Tensor, image: int) -> tuple[Tensor, Tensor]:
+    def target(content: Tensor, image: int) -> tuple[Tensor, Tensor]:
         count = min(len(crops), max(1, len(content) // SHARE))
         rng = np.random.default_rng((seed, 1 << 42, image))
         chosen = rng.choice(len(crops), count, replace=False)
         return _to_batch(crops[chosen], content), _to_batch(painted[chosen], content)
 
-    return lesson
+    return target
 
 
-def _model_lesson(path: Path, device: torch.device) -> Lesson:
+def _model_target(path: Path, device: torch.device) -> DistillationTarget:
     """Another network's pictures of every batch: of a checkpoint, or of an ONNX model."""
     if path.suffix == ".safetensors":
         network = load_checkpoint(path).network.to(device)
-        return lambda content, _: (content, network(content, network.rim).clamp(0, 255))
+        return lambda content, _: (content, network(content, network.export_padding).clamp(0, 255))
     stylizer = Stylizer(path)
 
-    def lesson(content: Tensor, _: int) -> tuple[Tensor, Tensor]:
+    def target(content: Tensor, _: int) -> tuple[Tensor, Tensor]:
         images = content.round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return content, _to_batch(stylizer(images), content)
 
-    return lesson
+    return target
 
 
 def _paint(

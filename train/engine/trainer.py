@@ -177,7 +177,7 @@ def _train(
             metadata = describe(config)  # the files may change while the network trains
             content = _open_content(config, stage)
             metadata["content"] = content.fingerprint
-            folder = world.tell(make_run_folder(config) if world.main else Path())
+            folder = world.broadcast(make_run_folder(config) if world.main else Path())
             snapshot = None
         else:
             folder, state = resumed
@@ -231,7 +231,7 @@ def _train(
                 )
             finally:  # the model comes first: losses take seconds to draw
                 keeper.close()
-        result = world.tell(result)
+        result = world.broadcast(result)
         assert result is not None
         return result
 
@@ -240,7 +240,7 @@ def _open_content(config: TrainConfig, stage: Say) -> Content:
     def report(progress: DownloadProgress) -> None:
         stage(f"{progress.stage} COCO {progress.done / max(1, progress.total):.0%}")
 
-    side = config.size + 2 * preset_config(config.preset).margin
+    side = config.size + 2 * preset_config(config.preset).context
     return open_content(config.content, config.seed, side, report)
 
 
@@ -352,7 +352,7 @@ class _Judge:
         for photograph, batch, targets in zip(
             self._photographs, self._batches, self._targets, strict=True
         ):
-            image = to_image(self._network(batch, self._network.rim))
+            image = to_image(self._network(batch, self._network.export_padding))
             losses = self._objective(to_tensor(image).to(self._device), targets)
             total += float(losses.total_loss)
             rows.append(np.hstack([photograph, image]))

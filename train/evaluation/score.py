@@ -20,7 +20,7 @@ from nst.perceptual.gatys import BatchProgress, optimize_batch
 from nst.perceptual.losses import PerceptualLoss
 from nst.perceptual.tensors import to_tensor
 
-SIDE = 256  # photographs are judged as middle squares of this side
+EVALUATION_SIDE = 256  # photographs are judged as middle squares of this side
 ITERATIONS = 100
 # Where the optimiser's curve is measured; between these it is interpolated.
 MILESTONES = (
@@ -60,7 +60,7 @@ class Curve:
     iterations: tuple[int, ...]
     losses: tuple[ImageLosses, ...]
 
-    def worth(self, total_loss: float) -> tuple[float, bool]:
+    def equivalent_iterations(self, total_loss: float) -> tuple[float, bool]:
         """The iterations after which the optimiser reaches `total_loss`.
 
         Interpolated between milestones in the logarithms of loss and iterations (between 0 and 1,
@@ -90,13 +90,13 @@ class PhotographScore:
 
     Attributes:
         losses: of the repainted photograph.
-        worth: iterations of the optimiser that reach the same total loss.
-        beyond: whether the model is better than the whole curve; `worth` is then the least.
+        equivalent_iterations: iterations of the optimiser that reach the same total loss.
+        beyond: whether the model is better than the whole curve; `equivalent_iterations` is then the least.
         curve: the optimiser's.
     """
 
     losses: ImageLosses
-    worth: float
+    equivalent_iterations: float
     beyond: bool
     curve: Curve
 
@@ -114,14 +114,16 @@ class Score:
     objective: ObjectiveConfig
 
     @property
-    def worth(self) -> float:
+    def equivalent_iterations(self) -> float:
         """Iterations of the optimiser that the model is worth, mean over the photographs."""
-        return statistics.fmean(photograph.worth for photograph in self.photographs)
+        return statistics.fmean(photograph.equivalent_iterations for photograph in self.photographs)
 
     @property
     def spread(self) -> float:
-        """Standard deviation of `worth` over the photographs; 0 for one."""
-        return statistics.pstdev(photograph.worth for photograph in self.photographs)
+        """Standard deviation of `equivalent_iterations` over the photographs; 0 for one."""
+        return statistics.pstdev(
+            photograph.equivalent_iterations for photograph in self.photographs
+        )
 
     @property
     def beyond(self) -> int:
@@ -149,22 +151,26 @@ class Score:
     def words(self) -> str:
         """The answer in a few words, as `worth 27 ± 4 iterations of the optimiser`."""
         more = "at least " if self.beyond else ""
-        digits = 0 if self.worth >= 10 else 1
+        digits = 0 if self.equivalent_iterations >= 10 else 1
         return (
-            f"worth {more}{self.worth:.{digits}f} ± {self.spread:.{digits}f} iterations "
+            f"worth {more}{self.equivalent_iterations:.{digits}f} ± {self.spread:.{digits}f} iterations "
             "of the optimiser"
         )
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "worth": self.worth,
+            "equivalent_iterations": self.equivalent_iterations,
             "spread": self.spread,
             "beyond": self.beyond,
             "losses": self.losses.to_dict(),
             "before": self.before.to_dict(),
             "curve": {str(k): losses.to_dict() for k, losses in self.curve().items()},
             "photographs": [
-                {"worth": p.worth, "beyond": p.beyond, **p.losses.to_dict()}
+                {
+                    "equivalent_iterations": p.equivalent_iterations,
+                    "beyond": p.beyond,
+                    **p.losses.to_dict(),
+                }
                 for p in self.photographs
             ],
             "objective": asdict(self.objective),
@@ -237,7 +243,7 @@ def score(
     keys = [_curve_key(photo, named) for photo in photographs]
     curves = _optimizer_curves(photographs, objective, iterations, goals, keys, report)
     results = [
-        PhotographScore(x, *curve.worth(x.total_loss), curve)
+        PhotographScore(x, *curve.equivalent_iterations(x.total_loss), curve)
         for x, curve in zip(losses, curves, strict=True)
     ]
     return Score(tuple(results), objective.config)
@@ -245,7 +251,7 @@ def score(
 
 def squares(photographs: Sequence[Array]) -> list[Array]:
     """The middle squares by which models are judged."""
-    return [center_square(photograph, SIDE) for photograph in photographs]
+    return [center_square(photograph, EVALUATION_SIDE) for photograph in photographs]
 
 
 def image_losses(objective: PerceptualLoss, photograph: Array, image: Array) -> ImageLosses:

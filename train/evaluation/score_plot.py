@@ -34,7 +34,7 @@ def plot_score(score: Score, name: str, path: Path) -> None:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
-    right.margins(x=0.14)
+    right.contexts(x=0.14)
     figure.suptitle(f"{name}: {score.words()}", color=INK, fontsize=12)
     with replacing(path) as beside:
         figure.savefig(beside, dpi=130, format="png")
@@ -53,7 +53,7 @@ def _curve(axes: Axes, score: Score, name: str) -> None:
     axes.plot(x, best.mean(0), color=BLUE, linewidth=2, label="optimiser, mean")
     loss = score.losses.total_loss / 1e3
     axes.axhline(loss, color=RED, linewidth=1.5, label=f"{name}, mean")
-    marks = [max(p.worth, x[0]) for p in score.photographs]
+    marks = [max(p.equivalent_iterations, x[0]) for p in score.photographs]
     losses = [p.losses.total_loss / 1e3 for p in score.photographs]
     axes.scatter(
         marks, losses, s=14, color=RED, alpha=0.6, linewidth=0, label=f"{name}, each photograph"

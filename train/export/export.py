@@ -50,14 +50,14 @@ MACS_SIZE = (480, 640)
 
 
 class ExportedNet(nn.Module):
-    """The exported graph: uint8 [N, H, W, 3] RGB in and out, a rim around a `TransformerNet`."""
+    """The exported graph: uint8 [N, H, W, 3] RGB in and out, padding around a network."""
 
     def __init__(self, network: TransformerNet) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.network(image.permute(0, 3, 1, 2).float(), self.network.rim)
+        x = self.network(image.permute(0, 3, 1, 2).float(), self.network.export_padding)
         return x.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
@@ -162,8 +162,8 @@ def export_precisions(
     for precision, path in targets.items():
         about = {"network": network_config, "precision": precision, "opset": str(OPSET)}
         about["macs_per_pixel"] = f"{macs:.1f}"
-        if network.reach is not None:
-            about["reach"] = str(network.reach)
+        if network.receptive_radius is not None:
+            about["receptive_radius"] = str(network.receptive_radius)
         model, result = reference, Exported(path, precision)
         if precision != "fp32":
             if precision == "fp16":
@@ -294,7 +294,7 @@ def check_parity(exported: ExportedNet, data: bytes) -> None:
 
 
 def _smooth_noise(shape: tuple[int, int, int], rng: np.random.Generator) -> Array:
-    """Random images with structure at all scales: they reach more of a network than white noise."""
+    """Random images with structure at all scales: they excite more of a network than white noise."""
     batch, height, width = shape
     total = np.zeros((batch, height, width, 3))
     for cell in (1, 4, 16, 64):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nst.io.images import Array
 from nst.models.layers import ConvLayer
-from nst.models.norm import SampledNorm
+from nst.models.norm import SubsampledRMSNorm
 from nst.models.transformer import TransformerNet
 from nst.perceptual.tensors import to_tensor
 
@@ -53,15 +53,15 @@ def equalize(network: TransformerNet, photographs: Sequence[Array]) -> Transform
     Args:
         photographs: HWC uint8 RGB.
     """
-    if network.config.norm != "sampled":
+    if network.config.norm != "subsampled_rms":
         return network
     network = copy.deepcopy(network)
     kind = network.output.weight.dtype
-    seen = [network.statistics(to_tensor(p).to(kind), network.rim) for p in photographs]
+    seen = [network.statistics(to_tensor(p).to(kind), network.export_padding) for p in photographs]
     squares = torch.cat([s.double().square() for s in seen if s is not None]).mean(0)
     start = 0
     for layer in network.modules():
-        if not isinstance(layer, ConvLayer) or not isinstance(norm := layer[1], SampledNorm):
+        if not isinstance(layer, ConvLayer) or not isinstance(norm := layer[1], SubsampledRMSNorm):
             continue
         convolution, stop = layer[0], start + norm.weight.numel()
         assert isinstance(convolution, nn.Conv2d)

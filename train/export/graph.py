@@ -14,7 +14,7 @@ from nst.infer.runtime.signature import INPUT_NAME, OUTPUT_NAME
 from nst.models.transformer import TransformerNet
 from nst.train.export.folding import for_bytes, take_apart
 from nst.train.export.graph_builder import GraphBuilder
-from nst.train.export.graph_subpixel import folded
+from nst.train.export.graph_subpixel import subpixel_graph
 
 
 def transformer_graph(network: TransformerNet, *, for_int8: bool = False) -> onnx.ModelProto:
@@ -28,13 +28,16 @@ def transformer_graph(network: TransformerNet, *, for_int8: bool = False) -> onn
     """
     graph = GraphBuilder()
     sides = graph.add("Shape", [INPUT_NAME], start=1, end=3)
-    if network.config.design == "folded":
-        x = folded(graph, network, sides, for_int8)
+    if network.config.architecture == "subpixel":
+        x = subpixel_graph(graph, network, sides, for_int8)
     else:
         x = _johnson(graph, network)
-    # The rim goes, and with it what strides have rounded up.
-    starts, axes = graph.numbers(network.rim, network.rim), graph.numbers(1, 2)
-    ends = graph.add("Add", [sides, starts]) if network.rim else sides
+    # The padding goes, and with it what strides have rounded up.
+    starts, axes = (
+        graph.numbers(network.export_padding, network.export_padding),
+        graph.numbers(1, 2),
+    )
+    ends = graph.add("Add", [sides, starts]) if network.export_padding else sides
     graph.add("Slice", [x, starts, ends, axes], OUTPUT_NAME)
     return graph.build("TransformerNet")
 
@@ -42,7 +45,7 @@ def transformer_graph(network: TransformerNet, *, for_int8: bool = False) -> onn
 def _johnson(graph: GraphBuilder, network: TransformerNet) -> str:
     x = graph.add("Transpose", [INPUT_NAME], perm=[0, 3, 1, 2])
     x = graph.add("Cast", [x], to=TensorProto.FLOAT)
-    x = graph.reflect(x, network.rim)
+    x = graph.reflect(x, network.export_padding)
     convolution, weight, bias, rest = take_apart(network.encoder[0])
     x = graph.conv(x, convolution, *for_bytes(weight, bias))
     for module in (*rest, *network.encoder[1:], network.residuals, network.decoder):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nst.errors import ExportError
 from nst.infer.runtime.signature import HELD_NAME, INPUT_NAME, OUTPUT_NAME, STATISTICS_NAME
 from nst.models.layers import ConvLayer, ResidualBlock
-from nst.models.norm import STEP, SampledNorm
+from nst.models.norm import STEP, SubsampledRMSNorm
 from nst.train.export.folding import take_apart
 
 OPSET = 18
@@ -34,8 +34,8 @@ class GraphBuilder:
         self._exact = False
         # On a CUDA GPU an addition takes half as long as a bias; on a CPU it becomes one.
         self.biases_apart = False
-        # Makes the scales of a `SampledNorm` from the values that it samples.
-        self.measure: Callable[[str, SampledNorm], str] | None = None
+        # Makes the scales of a `SubsampledRMSNorm` from the values that it samples.
+        self.measure: Callable[[str, SubsampledRMSNorm], str] | None = None
         self.statistics = 0  # how many channels' the graph takes from a frame
 
     def add(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
@@ -104,12 +104,12 @@ class GraphBuilder:
             x = self.add("Add", [x, self.constant(as_array(bias)[None, :, None, None])])
         return x
 
-    def sampled_conv(
-        self, x: str, weight: Tensor, bias: Tensor | None, norm: SampledNorm, stride: int = 1
+    def normalized_conv(
+        self, x: str, weight: Tensor, bias: Tensor | None, norm: SubsampledRMSNorm, stride: int = 1
     ) -> str:
         """A convolution and its normalisation, which it is computed for in a few places first."""
         if self.measure is None:
-            raise ExportError("normalisation by a sample has no ONNX form in this design")
+            raise ExportError("normalisation by a sample has no ONNX form in this architecture")
         sample = self.plain_conv(x, weight, bias, (STEP * stride,) * 2)
         scale = self.add("Cast", [self.measure(sample, norm)], to=TensorProto.FLOAT)
         scale = self.add("Unsqueeze", [scale, self.numbers(2, 3)])
@@ -148,8 +148,8 @@ class GraphBuilder:
         """
         if isinstance(module, ConvLayer):
             convolution, weight, bias, rest = take_apart(module)
-            if rest and isinstance(rest[0], SampledNorm):
-                x = self.sampled_conv(x, weight, bias, rest[0])
+            if rest and isinstance(rest[0], SubsampledRMSNorm):
+                x = self.normalized_conv(x, weight, bias, rest[0])
                 rest = rest[1:]
             else:
                 x = self.conv(x, convolution, weight, bias)

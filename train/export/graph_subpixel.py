@@ -1,4 +1,4 @@
-"""The graph of the design `folded`: all convolutions at a quarter of the resolution.
+"""The graph of the architecture `subpixel`: all convolutions at a quarter of the resolution.
 
 The pixels of a block are channels there; upsampling and the full resolution exist only on paper,
 and memory moves as bytes, in whole blocks.
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from nst.infer.runtime.signature import HELD_NAME, INPUT_NAME, STATISTICS_NAME
-from nst.models.layers import PhaseConv, PixelConv
-from nst.models.norm import SampledNorm
-from nst.models.transformer import TransformerNet, steps
+from nst.models.layers import PolyphaseUpConv, SubpixelConv
+from nst.models.norm import SubsampledRMSNorm
+from nst.models.transformer import TransformerNet, reflection_steps
 from nst.train.export.folding import blocks_as_channels, for_bytes, take_apart
 from nst.train.export.graph_builder import GraphBuilder, as_array
 
 
-def folded(graph: GraphBuilder, network: TransformerNet, sides: str, for_int8: bool) -> str:
+def subpixel_graph(graph: GraphBuilder, network: TransformerNet, sides: str, for_int8: bool) -> str:
     """The repainted image, uint8 NHWC, its sides rounded up to whole blocks.
 
     Args:
@@ -30,14 +30,14 @@ def folded(graph: GraphBuilder, network: TransformerNet, sides: str, for_int8: b
     _, weight, bias, rest = take_apart(network.encoder[0])
     weight, bias = for_bytes(weight, bias)
     if for_int8:
-        x, blocks = _as_blocks(graph, INPUT_NAME, sides, grid, network.margin)
+        x, blocks = _as_blocks(graph, INPUT_NAME, sides, grid, network.context)
         weight, stride = blocks_as_channels(weight, grid), 1
     else:
-        x, stride = _as_floats(graph, INPUT_NAME, network.margin, grid - 1), grid
+        x, stride = _as_floats(graph, INPUT_NAME, network.context, grid - 1), grid
     statistics = _Statistics(graph, network)
-    if isinstance(rest[0], SampledNorm):
+    if isinstance(rest[0], SubsampledRMSNorm):
         graph.measure = statistics
-        x = graph.sampled_conv(x, weight, bias, rest[0], stride)
+        x = graph.normalized_conv(x, weight, bias, rest[0], stride)
         rest = rest[1:]
     else:
         x = graph.plain_conv(x, weight, bias, (stride, stride))
@@ -45,8 +45,8 @@ def folded(graph: GraphBuilder, network: TransformerNet, sides: str, for_int8: b
         x = graph.module(x, module)
     statistics.end()
     phases, pixels = network.decoder[0], network.output
-    assert isinstance(phases, PhaseConv)
-    assert isinstance(pixels, PixelConv)
+    assert isinstance(phases, PolyphaseUpConv)
+    assert isinstance(pixels, SubpixelConv)
     x = graph.add("Relu", [graph.plain_conv(x, *phases.kernel())])
     weight, bias = pixels.kernel()
     x = graph.plain_conv(x, weight * 127.5, bias * 127.5 + 127.5)
@@ -60,34 +60,34 @@ def folded(graph: GraphBuilder, network: TransformerNet, sides: str, for_int8: b
     return graph.view(x, graph.numbers(-1), whole, graph.numbers(3))
 
 
-def _as_floats(graph: GraphBuilder, image: str, margin: int, overhang: int) -> str:
-    """The image with its margins reflected, and what whole blocks may need, float NCHW.
+def _as_floats(graph: GraphBuilder, image: str, context: int, overhang: int) -> str:
+    """The image with its contexts reflected, and what whole blocks may need, float NCHW.
 
-    The margins are strips of the image, laid beside it: ONNX Runtime's CUDA provider pads no
+    The contexts are strips of the image, laid beside it: ONNX Runtime's CUDA provider pads no
     bytes, and takes longer to pad floats than for all the rest of the network.
     """
     x = image
     for axis in (1, 2):
-        reflected = _reflected(margin, overhang)
+        reflected = _reflected(context, overhang)
         before, after = ([graph.strip(x, axis, run) for run in runs] for runs in reflected)
         x = graph.add("Concat", [*before, x, *after], axis=axis)
     x = graph.add("Transpose", [x], perm=[0, 3, 1, 2])
     return graph.add("Cast", [x], to=TensorProto.FLOAT)
 
 
-def _reflected(margin: int, overhang: int) -> tuple[list[range], list[range]]:
-    """Where along an axis its margins come from: places from its start on, and from its end.
+def _reflected(context: int, overhang: int) -> tuple[list[range], list[range]]:
+    """Where along an axis its contexts come from: places from its start on, and from its end.
 
     Args:
         overhang: how much longer the second is.
     """
-    length = 4 * margin
+    length = 4 * context
     places = np.arange(length)
-    *first, last = steps(margin)
+    *first, last = reflection_steps(context)
     for pad in first:
         places = np.pad(places, pad, "reflect")
     places = np.pad(places, (last, last + overhang), "reflect")
-    return _runs(places[:margin]), _runs(places[margin + length :] - length)
+    return _runs(places[:context]), _runs(places[context + length :] - length)
 
 
 def _runs(places: NDArray[np.int64]) -> list[range]:
@@ -101,17 +101,17 @@ def _runs(places: NDArray[np.int64]) -> list[range]:
 
 
 def _as_blocks(
-    graph: GraphBuilder, image: str, sides: str, grid: int, margin: int
+    graph: GraphBuilder, image: str, sides: str, grid: int, context: int
 ) -> tuple[str, str]:
-    """The image, its margins reflected, as floats [N, 3·grid², rows, columns].
+    """The image, its contexts reflected, as floats [N, 3·grid², rows, columns].
 
     Returns:
-        That, and how many rows and columns cover the image without its margins.
+        That, and how many rows and columns cover the image without its contexts.
     """
     number = graph.numbers
     rounded = graph.add("Add", [sides, number(grid - 1)])
     blocks = graph.add("Div", [rounded, number(grid)])
-    *first, last = steps(margin)
+    *first, last = reflection_steps(context)
     x = image
     for pad in first:
         x = graph.add("Pad", [x, number(0, pad, pad, 0, 0, pad, pad, 0)], mode="reflect")
@@ -119,7 +119,7 @@ def _as_blocks(
     after = graph.add("Add", [overhang, number(last)])
     pads = graph.add("Concat", [number(0, last, last, 0, 0), after, number(0)], axis=0)
     x = graph.add("Pad", [x, pads], mode="reflect")
-    around = graph.add("Add", [blocks, number(2 * margin // grid)])
+    around = graph.add("Add", [blocks, number(2 * context // grid)])
     across = graph.add("Gather", [around, number(1)])
     x = graph.swap(x, number(-1, grid), across, number(3 * grid))
     x = graph.view(x, number(-1), around, number(3 * grid**2))
@@ -132,7 +132,7 @@ class _Statistics:
 
     def __init__(self, graph: GraphBuilder, network: TransformerNet) -> None:
         self.graph, self.found = graph, list[str]()
-        norms = [module for module in network.modules() if isinstance(module, SampledNorm)]
+        norms = [module for module in network.modules() if isinstance(module, SubsampledRMSNorm)]
         widths = [norm.weight.numel() for norm in norms]
         graph.statistics = sum(widths)
         if not norms:
@@ -143,7 +143,7 @@ class _Statistics:
             parts = graph.split(HELD_NAME, graph.numbers(*widths), len(widths), axis=1)
             self._held = iter(parts)
 
-    def __call__(self, sample: str, norm: SampledNorm) -> str:
+    def __call__(self, sample: str, norm: SubsampledRMSNorm) -> str:
         """Scales of the next normalisation, [N, C]."""
         graph, sides = self.graph, self.graph.numbers(2, 3)
         with graph.exact():

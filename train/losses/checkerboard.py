@@ -1,4 +1,4 @@
-"""The lattice loss: what is plain is to be painted the same in all pixels of a block.
+"""The checkerboard loss: what is plain is to be painted the same in all pixels of a block.
 
 Strides leave dots and meshes in skies and walls (docs/inspect.md): of the pixels of a block, some
 come out brighter than others, in block after block. The grain of a camera brings it out, and a
@@ -14,7 +14,7 @@ from torch import Tensor
 from nst.models.transformer import TransformerNet
 
 FIELDS = 4  # a step, of the corners of crops
-SIDE = 64  # pixels of a field that are judged, if the crops are as large
+FIELD_SIDE = 64  # pixels of a field that are judged, if the crops are as large
 BLOCK = 8  # pixels: two of the networks' strides, for blocks may take turns
 SHADE = 0.4  # by how much a field gets brighter from pixel to pixel at most, levels
 TINT = 0.3  # by how much more or less in one channel, of that
@@ -22,20 +22,20 @@ GRAIN = 3.0  # its standard deviation at most, levels
 _UNSEEN = 16  # pixels around, of a network that pads: there it paints what padding tells it
 
 
-def plain_fields(crops: Tensor, margin: int) -> Tensor:
+def plain_fields(crops: Tensor, context: int) -> Tensor:
     """Pieces of crops, each with a field of a shaded colour and a grain within.
 
     The photograph around it is what a network that normalises takes its measure from.
 
     Args:
-        crops: float [B, 3, H, W] in [0, 255], margins included.
-        margin: of the network.
+        crops: float [B, 3, H, W] in [0, 255], contexts included.
+        context: of the network.
 
     Returns:
         float [FIELDS, 3, S, S].
     """
-    around = margin or _UNSEEN
-    side = min(SIDE + 2 * around, *crops.shape[2:])
+    around = context or _UNSEEN
+    side = min(FIELD_SIDE + 2 * around, *crops.shape[2:])
     down, right = (length - side for length in crops.shape[2:])
     corners = ((0, 0), (0, right), (down, 0), (down, right))
     pieces = [
@@ -74,7 +74,7 @@ def mixed_statistics(network: TransformerNet, fields: Tensor, crops: Tensor) -> 
 
     Args:
         fields: as `plain_fields` gives them.
-        crops: float [B, 3, H, W] in [0, 255], margins included.
+        crops: float [B, 3, H, W] in [0, 255], contexts included.
 
     Returns:
         [FIELDS, K]; None for a network that can't be given them.
@@ -90,18 +90,18 @@ def mixed_statistics(network: TransformerNet, fields: Tensor, crops: Tensor) -> 
         return own**share * others ** (1 - share)
 
 
-def lattice_loss(stylized: Tensor, margin: int) -> Tensor:
+def checkerboard_loss(stylized: Tensor, context: int) -> Tensor:
     """How much the pixels of a block differ, in the mean over the blocks of a field.
 
     A linear trend is no difference: the field's own shade is to stay.
 
     Args:
-        stylized: float [B, 3, H, W], plain fields repainted, their `margin` left out.
+        stylized: float [B, 3, H, W], plain fields repainted, their `context` left out.
 
     Returns:
         [B], variances in levels².
     """
-    if not margin:
+    if not context:
         stylized = stylized[..., _UNSEEN:-_UNSEEN, _UNSEEN:-_UNSEEN]
     rows, columns = (side // BLOCK for side in stylized.shape[2:])
     blocks = stylized[..., : rows * BLOCK, : columns * BLOCK].reshape(

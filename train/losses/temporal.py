@@ -70,7 +70,7 @@ def move(crops: Tensor) -> Moved:
     return Moved(moved.clamp(0, 255), grid)
 
 
-def temporal_loss(before: Tensor, after: Tensor, grid: Tensor, margin: int = 0) -> Tensor:
+def temporal_loss(before: Tensor, after: Tensor, grid: Tensor, context: int = 0) -> Tensor:
     """How much pictures of moved crops differ from the moved pictures.
 
     Differences are averaged over 2×2 pixels first: what moving between pixels blurs, and no eye
@@ -78,15 +78,15 @@ def temporal_loss(before: Tensor, after: Tensor, grid: Tensor, margin: int = 0) 
 
     Args:
         before, after: float [B, 3, H, W], the pictures of the crops and of the moved crops.
-        grid: of the motion, over the crops with their margins.
-        margin: pixels around the crops that were not repainted.
+        grid: of the motion, over the crops with their contexts.
+        context: pixels around the crops that were not repainted.
 
     Returns:
         [B], mean squared differences in levels²; pixels that were out of sight before count as 0.
     """
-    inside = slice(margin, -margin or None)
+    inside = slice(context, -context or None)
     x, y = (
-        axis * (side / (side - 2 * margin))
+        axis * (side / (side - 2 * context))
         for axis, side in zip(grid[:, inside, inside].unbind(3), grid.shape[2:0:-1], strict=True)
     )
     grid = torch.stack([x, y], 3)

@@ -31,7 +31,7 @@ class Snapshot:
 
     Attributes:
         step, images, seconds: what was done until then.
-        rate: factor of the learning rate; below 1 after a restore.
+        lr_scale: factor of the learning rate; below 1 after a restore.
         parts: pieces of a batch that go through the network one after another.
         network: the network's state dict.
         state: of the optimiser (`optimizer.INDEX.NAME`) and the random generators
@@ -41,7 +41,7 @@ class Snapshot:
     step: int
     images: int
     seconds: float
-    rate: float
+    lr_scale: float
     parts: int
     network: dict[str, Tensor]
     state: dict[str, Tensor]

@@ -101,7 +101,7 @@ def describe(config: TrainConfig) -> dict[str, str]:
 
 
 class RunFolder:
-    """What a training leaves as it goes on; the `Keeper` of `nst.train.engine.loop.Loop`.
+    """What a training leaves as it goes on; the `TrainingCallback` of `nst.train.engine.loop.Loop`.
 
     In the folder: `run.toml`, `environment.json`, `log.csv`, `losses.png`, `samples/`,
     `tensorboard/`, and `checkpoints/` with the last `config.keep` states and the best network.

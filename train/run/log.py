@@ -27,7 +27,7 @@ class LogRow:
         seconds: of training so far.
         images: crops seen so far.
         learning_rate: of this step.
-        content_loss, style_loss, tv_loss, teacher_loss, temporal_loss, lattice_loss, total_loss:
+        content_loss, style_loss, tv_loss, teacher_loss, temporal_loss, checkerboard_loss, total_loss:
             weighted, of this batch.
         gradient_norm: before any clipping.
         images_per_second: over the last steps.
@@ -46,7 +46,7 @@ class LogRow:
     tv_loss: float
     teacher_loss: float
     temporal_loss: float
-    lattice_loss: float
+    checkerboard_loss: float
     total_loss: float
     gradient_norm: float
     images_per_second: float
@@ -59,7 +59,7 @@ class LogRow:
 COLUMNS = tuple(field.name for field in fields(LogRow))
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "newline": ""}
 # Columns that logs of earlier versions lack.
-_LATER = {"temporal_loss": "0", "lattice_loss": "0"}
+_LATER = {"temporal_loss": "0", "checkerboard_loss": "0"}
 _WHOLE, _MAYBE = ("step", "images"), ("gpu_memory", "held_out_loss")
 
 

@@ -25,7 +25,7 @@ from nst.infer.diagnostics.flicker import (
 )
 from nst.infer.diagnostics.flicker_plots import save_pictures
 from nst.infer.runtime.stylizer import Stylizer
-from nst.infer.video.temporal import Steady
+from nst.infer.video.temporal import TemporalStylizer
 from nst.io.images import Array, load_image, save_image
 
 SHIFTS = ((1, 0), (1, 2), (3, 1), (2, 5))  # down and right: what `shift` stands for
@@ -481,7 +481,7 @@ def test_a_film_in_its_order(model_path: Path) -> None:
     frames = sliding(4, size=(32, 48))
     seen: list[Array] = []
     with Stylizer(model_path) as stylizer:
-        steady = Steady(stylizer)
+        steady = TemporalStylizer(stylizer)
         clip_flicker(lambda image: seen.append(image) or steady(image), frames)
     assert len(seen) == 4
     assert all(a is b for a, b in zip(seen, frames, strict=True))

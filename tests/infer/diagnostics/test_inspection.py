@@ -1,4 +1,4 @@
-"""The instruments measure what is there: painted lattices, frames and textures of known size."""
+"""The instruments measure what is there: painted checkerboards, frames and textures of known size."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from nst.errors import UsageError
 from nst.infer.cli import inspect as cli_inspect
-from nst.infer.diagnostics.checkerboard import PERIODS, fields, lattice_bins
-from nst.infer.diagnostics.inspection import HEIGHTS, border, inspect, lattice, stroke_scale
+from nst.infer.diagnostics.checkerboard import PERIODS, checkerboard_bins, fields
+from nst.infer.diagnostics.inspection import HEIGHTS, border, checkerboard, inspect, stroke_scale
 from nst.infer.diagnostics.plots import PICTURES, draw_size
 from nst.io.images import Array, save_image
 
@@ -85,10 +85,10 @@ def photographs(photograph: Array) -> list[Array]:
     return [photograph, np.rot90(photograph).copy()]
 
 
-# -- lattice
+# -- checkerboard
 
 
-def test_lattice_frequencies_are_those_of_the_period_and_no_shorter_one() -> None:
+def test_checkerboard_frequencies_are_those_of_the_period_and_no_shorter_one() -> None:
     side = 48
 
     def grid(period: int) -> set[tuple[Fraction, Fraction]]:
@@ -98,16 +98,17 @@ def test_lattice_frequencies_are_those_of_the_period_and_no_shorter_one() -> Non
     for period in PERIODS:
         expected = grid(period) - grid(period // 2)
         bins = [
-            (Fraction(int(a), side), Fraction(int(b), side)) for a, b in lattice_bins(period, side)
+            (Fraction(int(a), side), Fraction(int(b), side))
+            for a, b in checkerboard_bins(period, side)
         ]
         assert len(set(bins)) == len(bins)
         assert set(bins) == expected
 
 
-def test_the_test_fields_hold_no_lattice_themselves() -> None:
+def test_the_test_fields_hold_no_checkerboard_themselves() -> None:
     assert {kind for kind, _, _ in fields()} == {"constant", "grain", "ramp"}
     assert len({name for _, name, _ in fields()}) == len(fields())
-    for period in lattice(identity).periods:
+    for period in checkerboard(identity).periods:
         assert period.ratio == pytest.approx(1, abs=0.15)
         assert period.median_ratio == pytest.approx(1, abs=0.01)
         assert period.amplitude < 0.03
@@ -116,7 +117,7 @@ def test_the_test_fields_hold_no_lattice_themselves() -> None:
 
 
 def test_a_constant_output_has_a_ratio_of_one() -> None:
-    found = lattice(black)
+    found = checkerboard(black)
     assert [p.ratio for p in found.periods] == pytest.approx([1, 1, 1])
     assert [p.decibels for p in found.periods] == pytest.approx([0, 0, 0])
     assert [p.amplitude for p in found.periods] == [0, 0, 0]
@@ -131,7 +132,7 @@ def test_a_constant_output_has_a_ratio_of_one() -> None:
 )
 def test_dots_of_known_strength(period: int, level: int, down: int, right: int) -> None:
     """A dot of height A in every p×p cell puts A/p² on each of its p² frequencies."""
-    for found in lattice(dots(period, level, down, right)).periods:
+    for found in checkerboard(dots(period, level, down, right)).periods:
         if found.period > period:
             assert found.amplitude < 0.01
             assert found.ratio == pytest.approx(1, abs=0.05)
@@ -153,7 +154,7 @@ def test_a_mesh_in_grain_is_found_at_its_own_period(
         return level * mesh + rng.normal(0, grain, mesh.shape)
 
     rms = level if period == 2 else level / 2
-    for found in lattice(painting(pattern)).periods:
+    for found in checkerboard(painting(pattern)).periods:
         if found.period == period:
             assert found.amplitude == pytest.approx(rms, rel=0.1, abs=0.1)
             assert found.constant == pytest.approx(rms, rel=0.1, abs=0.1)
@@ -162,14 +163,14 @@ def test_a_mesh_in_grain_is_found_at_its_own_period(
             assert found.amplitude < 0.25
 
 
-def test_noise_is_no_lattice() -> None:
+def test_noise_is_no_checkerboard() -> None:
     rng = np.random.default_rng(1)
-    for found in lattice(painting(lambda h, w: rng.normal(0, 12, (h, w)))).periods:
+    for found in checkerboard(painting(lambda h, w: rng.normal(0, 12, (h, w)))).periods:
         assert found.ratio == pytest.approx(1, abs=0.25)
         assert found.amplitude < 0.35
 
 
-def test_bands_across_and_down_are_no_lattice() -> None:
+def test_bands_across_and_down_are_no_checkerboard() -> None:
     """A broad spectrum on an axis is held against that axis."""
     rng = np.random.default_rng(2)
 
@@ -177,12 +178,12 @@ def test_bands_across_and_down_are_no_lattice() -> None:
         bands = rng.normal(0, 20, max(height, width))
         return np.tile(bands[:width], (height, 1)) + bands[:height, None]
 
-    for found in lattice(painting(pattern)).periods:
+    for found in checkerboard(painting(pattern)).periods:
         assert found.ratio == pytest.approx(1, abs=0.3)
 
 
-def test_strokes_of_other_periods_are_no_lattice() -> None:
-    for found in lattice(stripes(lambda _: 11.3)).periods:
+def test_strokes_of_other_periods_are_no_checkerboard() -> None:
+    for found in checkerboard(stripes(lambda _: 11.3)).periods:
         assert found.amplitude < 0.25
 
 
@@ -290,7 +291,7 @@ def test_strokes_of_two_sizes_meet_in_the_geometric_mean(photograph: Array) -> N
     assert [size.pixels for size in found.sizes] == pytest.approx([16, 16], rel=0.03)
 
 
-def test_the_lattice_and_the_light_are_no_strokes(photograph: Array) -> None:
+def test_the_checkerboard_and_the_light_are_no_strokes(photograph: Array) -> None:
     def pattern(height: int, width: int) -> np.ndarray:
         y, x = np.mgrid[:height, :width]
         mesh = 20 * np.cos(np.pi / 2 * x) + 20 * np.cos(np.pi * y)
@@ -333,9 +334,9 @@ def test_inspection_reports_its_progress_and_is_ready_for_json(photograph: Array
     assert [p.done for p in seen] == sorted({p.done for p in seen})
     assert {p.total for p in seen} == {seen[-1].done}
     numbers = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert set(numbers) == {"lattice", "border", "strokes"}
-    assert [p["period"] for p in numbers["lattice"]["periods"]] == [2, 4, 8]
-    assert "spectrum" not in numbers["lattice"]
+    assert set(numbers) == {"checkerboard", "border", "strokes"}
+    assert [p["period"] for p in numbers["checkerboard"]["periods"]] == [2, 4, 8]
+    assert "spectrum" not in numbers["checkerboard"]
     assert "difference" not in numbers["border"]
     assert numbers["strokes"]["hold"] is None
     assert draw_size(found.strokes, "Nothing").axes  # with nothing to plot

@@ -248,14 +248,14 @@ def test_snapshots_and_recordings(tmp_path: Path) -> None:
 
 
 def test_headless_into_a_file_and_other_sinks(tmp_path: Path) -> None:
-    class Sink:
+    class CameraOutput:
         def __init__(self) -> None:
             self.images: list[Array] = []
 
         def send(self, image: Array) -> None:
             self.images.append(image)
 
-    sink = Sink()
+    sink = CameraOutput()
     record = tmp_path / "a.mkv"
     result = live([Paint()], patient(Source(10)), record=record, sinks=[sink])
     assert result.files == (record,)

@@ -17,7 +17,7 @@ from nst.infer.runtime.stylizer import Stylizer
 from nst.infer.runtime.tiles import GRID, PATCH, SAMPLE, sample, tiles
 from nst.io.images import Array
 from nst.models.config import PRESETS
-from nst.models.layers import PixelConv
+from nst.models.layers import SubpixelConv
 from nst.models.transformer import TransformerConfig, TransformerNet
 from nst.perceptual.tensors import to_tensor
 from nst.train.export.export import export_precisions
@@ -25,39 +25,41 @@ from nst.train.export.export import export_precisions
 
 @settings(max_examples=60, deadline=None)
 @given(st.tuples(st.integers(1, 300), st.integers(1, 300)), st.integers(0, 40), st.integers(8, 120))
-def test_tiles_cover_every_pixel_once(size: tuple[int, int], reach: int, side: int) -> None:
+def test_tiles_cover_every_pixel_once(
+    size: tuple[int, int], receptive_radius: int, side: int
+) -> None:
     image = np.arange(size[0] * size[1], dtype=np.int64).reshape(size)
     seen = np.full(size, -1)
     shapes = set()
-    for tile in tiles(size, reach, side):
+    for tile in tiles(size, receptive_radius, side):
         assert (seen[tile.target] == -1).all()
         seen[tile.target] = image[tile.source][tile.inner]
         shapes.add(image[tile.source].shape)
         for source, target, length in zip(tile.source, tile.target, size, strict=True):
             assert target.stop - target.start <= side + GRID
             assert source.start % GRID == 0  # the blocks lie as they do in the whole
-            assert source.start == 0 or target.start - source.start >= reach
-            assert source.stop == length or source.stop - target.stop >= reach
+            assert source.start == 0 or target.start - source.start >= receptive_radius
+            assert source.stop == length or source.stop - target.stop >= receptive_radius
     np.testing.assert_array_equal(seen, image)
     assert len(shapes) == 1
 
 
 def loud(config: TransformerConfig) -> TransformerNet:
-    """Random weights under which every pixel counts at every pixel in reach."""
+    """Random weights under which every pixel counts at every pixel in receptive_radius."""
     torch.manual_seed(1)
     net = TransformerNet(config)
     for parameter in net.parameters():
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, mean=0.3, std=0.3)
-    if isinstance(net.output, PixelConv):
+    if isinstance(net.output, SubpixelConv):
         torch.nn.init.zeros_(net.output.bias)
-    torch.nn.init.normal_(net.output.weight, std=0.1 if config.norm == "sampled" else 0.3)
+    torch.nn.init.normal_(net.output.weight, std=0.1 if config.norm == "subsampled_rms" else 0.3)
     return net.eval()
 
 
 CONFIGS = {
-    "folded": TransformerConfig(32, 3, "none", "folded"),
-    "folded, sampled": TransformerConfig(16, 2, "sampled", "folded"),
+    "subpixel": TransformerConfig(32, 3, "none", "subpixel"),
+    "subpixel, subsampled_rms": TransformerConfig(16, 2, "subsampled_rms", "subpixel"),
     "johnson, batch": TransformerConfig(8, 2, "batch"),
 }
 
@@ -66,7 +68,7 @@ CONFIGS = {
 def test_the_reach_is_told_as_it_is(name: str) -> None:
     """Nothing beyond it counts, and it is not much too wide."""
     network = loud(CONFIGS[name]).double()
-    assert network.reach is not None
+    assert network.receptive_radius is not None
     image = torch.rand(1, 3, 180, 180, dtype=torch.float64) * 255
     farthest = 0
     with torch.no_grad():
@@ -77,7 +79,7 @@ def test_the_reach_is_told_as_it_is(name: str) -> None:
             changed[..., y, y] = 255 - changed[..., y, y]
             rows = (network(changed, 8, statistics) != before).any(1)[0].nonzero()
             farthest = max(farthest, int((rows - y).abs().max()))
-    assert network.reach - 12 <= farthest <= network.reach
+    assert network.receptive_radius - 12 <= farthest <= network.receptive_radius
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -94,10 +96,10 @@ def test_tiled_is_whole(
     big = np.tile(photograph, (4, 3, 1))[:301, :330]
     batch = np.stack([big, big[::-1]])
     with Stylizer(path, provider="cpu") as stylizer:
-        assert stylizer.reach == loud(CONFIGS[name]).reach
+        assert stylizer.receptive_radius == loud(CONFIGS[name]).receptive_radius
         whole = stylizer(batch)
         reports: list[tuple[int, int]] = []
-        monkeypatch.setattr(tiles_module, "SIDE", 100)
+        monkeypatch.setattr(tiles_module, "TILE_SIDE", 100)
         tiled = stylizer(batch, report=lambda *r: reports.append(r))
     np.testing.assert_array_equal(tiled, whole)
     assert whole.std() > 20
@@ -107,9 +109,9 @@ def test_tiled_is_whole(
 def test_large_images_go_in_tiles_by_themselves(
     tmp_path: Path, photograph: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiles_module, "SIDE", 64)
+    monkeypatch.setattr(tiles_module, "TILE_SIDE", 64)
     reports: list[tuple[int, int]] = []
-    for config, expected in ((CONFIGS["folded"], 4), (PRESETS["quality"], 0)):
+    for config, expected in ((CONFIGS["subpixel"], 4), (PRESETS["quality"], 0)):
         export_precisions(loud(config), {"fp32": tmp_path / "a.onnx"}, {}, calibration=lambda: [])
         reports.clear()
         with Stylizer(tmp_path / "a.onnx", provider="cpu") as stylizer:
@@ -144,7 +146,7 @@ def test_statistics_are_those_that_the_network_takes(
     precision: str, tmp_path: Path, photograph: Array
 ) -> None:
     path = tmp_path / "a.onnx"
-    network = loud(CONFIGS["folded, sampled"])
+    network = loud(CONFIGS["subpixel, subsampled_rms"])
     export_precisions(network, {precision: path}, {}, calibration=lambda: [photograph])
     big = np.tile(photograph, (4, 3, 1))[:701, :330]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -166,7 +168,7 @@ def test_statistics_are_those_that_the_network_takes(
         assert own.shape == expected.shape
     if precision == "fp32":
         with torch.no_grad():
-            ours = network.statistics(to_tensor(big), network.rim)
+            ours = network.statistics(to_tensor(big), network.export_padding)
         assert ours is not None
         np.testing.assert_allclose(expected, ours.numpy(), rtol=1e-4, atol=1e-5)
 

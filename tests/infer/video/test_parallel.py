@@ -26,7 +26,7 @@ from nst.errors import NstError
 from nst.infer.video.parallel import repaint_in_parallel
 from nst.infer.video.pipeline import VideoProgress, parallel, repaint_video
 from nst.infer.video.reader import VideoReader
-from nst.infer.video.schedule import Look, Painter
+from nst.infer.video.schedule import VideoStyle, VideoStylizer
 from nst.infer.video.writer import EncodeConfig
 from nst.io.images import Array
 
@@ -48,9 +48,9 @@ def nst(*arguments: object) -> tuple[int, str]:
     return result.exit_code, " ".join(result.output.split())
 
 
-def alone(look: Look, source: Path, target: Path, **options: Any) -> Any:
+def alone(look: VideoStyle, source: Path, target: Path, **options: Any) -> Any:
     """By one process."""
-    with Painter(look) as painter:
+    with VideoStylizer(look) as painter:
         return repaint_video(painter, source, target, encode=FINE, **options)
 
 
@@ -72,7 +72,7 @@ def test_the_parts_make_the_whole(
     tmp_path: Path,
     model_path: Path,
 ) -> None:
-    look = Look(((model_path, 0.0),), strength=0.5)
+    look = VideoStyle(((model_path, 0.0),), strength=0.5)
     images = pictures(55, size)
     source = make_clip(tmp_path / f"a{suffix}", images, times, sound="aac", chapters=True)
     told: list[VideoProgress] = []
@@ -109,7 +109,7 @@ def test_a_part_of_a_film_in_two_styles(tmp_path: Path, model_path: Path) -> Non
     """The second style fades in across the joint; the start is a hair before a key frame."""
     second = tmp_path / "second.onnx"
     second.write_bytes(model_path.read_bytes())
-    look = Look(((model_path, 0.0), (second, 0.4)), fade=0.3, strength=0.3)
+    look = VideoStyle(((model_path, 0.0), (second, 0.4)), fade=0.3, strength=0.3)
     source = make_clip(tmp_path / "a.mp4", pictures(50), sound="aac")
     options = {"start": 0.39, "duration": 0.9}
     alone(look, source, tmp_path / "b.mp4", **options)
@@ -232,7 +232,7 @@ def test_an_error_in_one_worker_ends_all(
 
     monkeypatch.setattr(parallel, "_folder_beside", blocked)
     with pytest.raises(NstError, match=r"b\.mp4 is a folder"):
-        repaint_in_parallel(Look(((model_path, 0.0),)), source, tmp_path / "b.mp4", 2)
+        repaint_in_parallel(VideoStyle(((model_path, 0.0),)), source, tmp_path / "b.mp4", 2)
     assert (tmp_path / "b.mp4").read_bytes() == b"kept"
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4"}
 

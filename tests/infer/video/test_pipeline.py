@@ -27,7 +27,7 @@ from nst.errors import NstError, UsageError, VideoError
 from nst.infer.runtime.stylizer import Stylizer
 from nst.infer.video.pipeline import WAITING, VideoProgress, repaint_video, run_stages
 from nst.infer.video.reader import Frame, VideoReader
-from nst.infer.video.schedule import Look, Painter
+from nst.infer.video.schedule import VideoStyle, VideoStylizer
 from nst.infer.video.writer import EncodeConfig, VideoWriter
 from nst.io.images import Array
 
@@ -188,7 +188,9 @@ def test_a_smaller_video_keeps_its_shape(tmp_path: Path) -> None:
 def test_each_frame_keeps_its_colours(tmp_path: Path, model_path: Path) -> None:
     images = pictures(3)
     source = make_clip(tmp_path / "a.mp4", images)
-    with Painter(Look(((model_path, 0.0),), strength=0.2, keep_color="luminance")) as painter:
+    with VideoStylizer(
+        VideoStyle(((model_path, 0.0),), strength=0.2, keep_color="luminance")
+    ) as painter:
         repaint_video(painter, source, tmp_path / "b.mp4", encode=FINE)
     with Stylizer(model_path) as stylizer:
         for made, image in zip(decoded(tmp_path / "b.mp4")[0], images, strict=True):

@@ -19,7 +19,7 @@ from nst.errors import ModelError, NstError, UsageError
 from nst.infer.cli.video import video_command
 from nst.infer.runtime.stylizer import Stylizer
 from nst.infer.video.pipeline import FPS
-from nst.infer.video.schedule import FADE, Look, Painter, Scenes, parse_styles
+from nst.infer.video.schedule import FADE, StyleSchedule, VideoStyle, VideoStylizer, parse_styles
 from nst.io.images import Array
 
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -46,7 +46,9 @@ def keeper_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.nn.init.normal_(network.output.weight, std=0.2)
     path = tmp_path_factory.mktemp("keeper") / "keeper.onnx"
     export_onnx(
-        network, path, {"title": "Keeper", "style_sha256": "1" * 64, "keep_color": "luminance"}
+        network,
+        path,
+        {"title": "TrainingCallback", "style_sha256": "1" * 64, "keep_color": "luminance"},
     )
     return path
 
@@ -74,7 +76,7 @@ def blurred(image: Array) -> Array:
 def test_the_share_of_each_style(gaps: list[float], fade: float, seconds: float) -> None:
     starts = [0.0, *np.cumsum(gaps).tolist()]
     assume(all(abs(start - seconds) > 1e-5 for start in starts[1:]))
-    made = Scenes(list(zip(STYLES, starts, strict=False)), fade).at(PICTURE, seconds)
+    made = StyleSchedule(list(zip(STYLES, starts, strict=False)), fade).at(PICTURE, seconds)
 
     expected = STYLES[0](PICTURE).astype(float)
     for start, stylize in zip(starts[1:], STYLES[1:], strict=False):
@@ -94,7 +96,7 @@ def test_the_command_has_the_library_s_defaults() -> None:
 
 def test_a_fade_goes_steadily_from_one_to_the_other() -> None:
     """Black to white, over half a second from 1 s on."""
-    scenes = Scenes([(lambda i: i * 0, 0), (lambda i: i * 0 + 255, 1)], 0.5)
+    scenes = StyleSchedule([(lambda i: i * 0, 0), (lambda i: i * 0 + 255, 1)], 0.5)
     levels = [float(scenes.at(PICTURE, t).mean()) for t in np.arange(0, 2, 0.05)]
     assert levels[:20] == [0] * 20
     assert np.diff(levels[20:31]) == pytest.approx(np.full(10, 25.5), abs=1)
@@ -103,7 +105,7 @@ def test_a_fade_goes_steadily_from_one_to_the_other() -> None:
 
 def test_a_style_begins_with_the_frame_shown_then() -> None:
     """Frames' times are fractions of the film's time base: they may lie a hair before."""
-    scenes = Scenes([(STYLES[0], 0), (STYLES[1], 0.3)], 0)
+    scenes = StyleSchedule([(STYLES[0], 0), (STYLES[1], 0.3)], 0)
     assert 3 * 0.1 != 0.3
     for seconds in (0.3, 3 * 0.1, 0.3 - 1e-9):
         assert np.array_equal(scenes.at(PICTURE, seconds), STYLES[1](PICTURE))
@@ -117,7 +119,7 @@ def test_only_styles_that_are_seen_are_computed() -> None:
     def style(number: int) -> Callable[[Array], Array]:
         return lambda image: called.append(number) or image
 
-    scenes = Scenes([(style(k), float(k)) for k in range(3)], 0.5)
+    scenes = StyleSchedule([(style(k), float(k)) for k in range(3)], 0.5)
     seen = {}
     for seconds in (0.9, 1.25, 1.75, 2.25, 9):
         called.clear()
@@ -135,7 +137,7 @@ NAN, INF = float("nan"), float("inf")
 )
 def test_starts_rise_from_0(starts: list[float]) -> None:
     with pytest.raises(UsageError, match=r"the styles begin at .* s: let the first begin at 0"):
-        Scenes([(STYLES[0], start) for start in starts])
+        StyleSchedule([(STYLES[0], start) for start in starts])
 
 
 NAMES = st.text("abc@./-_ 1", min_size=1, max_size=12).filter(str.strip)
@@ -182,14 +184,14 @@ def test_styles_that_are_none(text: str, part: str) -> None:
 )
 def test_bad_looks(options: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=r"(fade|strength) is"):
-        Look(((Path("a.onnx"), 0.0),), **options)
+        VideoStyle(((Path("a.onnx"), 0.0),), **options)
 
 
 def test_a_model_may_ask_for_the_colours(
     model_path: Path, keeper_path: Path, photograph: Array
 ) -> None:
     def painted(path: Path, **options: str) -> Array:
-        with Painter(Look(((path, 0.0),), **options)) as painter:  # type: ignore[arg-type]
+        with VideoStylizer(VideoStyle(((path, 0.0),), **options)) as painter:  # type: ignore[arg-type]
             return painter.at(photograph, 0)
 
     with Stylizer(keeper_path) as stylizer:
@@ -213,13 +215,13 @@ def test_a_model_may_ask_for_the_colours(
 def test_a_painter_counts_from_its_part(
     model_path: Path, keeper_path: Path, photograph: Array
 ) -> None:
-    look = Look(((model_path, 0.0), (keeper_path, 2.0)), fade=0, keep_color="none")
+    look = VideoStyle(((model_path, 0.0), (keeper_path, 2.0)), fade=0, keep_color="none")
     with Stylizer(model_path) as one, Stylizer(keeper_path) as other:
         first, second = one(photograph), other(photograph)
     assert off(first, second) > 10
     for offset, seconds, expected in ((0, 1.9, first), (0, 2, second), (1.5, 0.5, second)):
-        with Painter(look, offset) as painter:
-            assert painter.name == "Tiny, Keeper"
+        with VideoStylizer(look, offset) as painter:
+            assert painter.name == "Tiny, TrainingCallback"
             assert painter.provider in ("cpu", "cuda")
             assert np.array_equal(painter.at(photograph, seconds), expected)
 
@@ -232,17 +234,17 @@ def test_a_painter_closes_its_models(
     monkeypatch.setattr(
         Stylizer, "close", lambda stylizer: closed.append(stylizer.name) or close(stylizer)
     )
-    with Painter(Look(((model_path, 0.0), (keeper_path, 1.0)))) as painter:
+    with VideoStylizer(VideoStyle(((model_path, 0.0), (keeper_path, 1.0)))) as painter:
         assert closed == []
-    assert sorted(closed) == ["Keeper", "Tiny"]
+    assert sorted(closed) == ["TrainingCallback", "Tiny"]
     with pytest.raises(NstError, match="closed"):
         painter.at(photograph, 0)
     closed.clear()
     with pytest.raises(ModelError, match=r"none\.onnx does not exist"):
-        Painter(Look(((model_path, 0.0), (Path("none.onnx"), 1.0))))
+        VideoStylizer(VideoStyle(((model_path, 0.0), (Path("none.onnx"), 1.0))))
     with pytest.raises(UsageError, match="the styles begin at"):
-        Painter(Look(((keeper_path, 1.0),)))
-    assert closed == ["Tiny", "Keeper"]
+        VideoStylizer(VideoStyle(((keeper_path, 1.0),)))
+    assert closed == ["Tiny", "TrainingCallback"]
 
 
 def test_the_command(tmp_path: Path, model_path: Path, keeper_path: Path) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from nst.errors import UsageError
 from nst.infer.runtime import tiles as tiles_module
-from nst.infer.runtime.stylizer import Statistics, Stylizer
+from nst.infer.runtime.stylizer import FrameStatistics, Stylizer
 from nst.infer.runtime.tiles import tiles
-from nst.infer.video.temporal import CUT, FRESH, SMOOTHING, Steady
+from nst.infer.video.temporal import CUT, FRESH, SMOOTHING, TemporalStylizer
 from nst.io.images import Array
 from nst.models.transformer import TransformerConfig, TransformerNet
 from nst.train.export.export import export_precisions
@@ -35,26 +35,26 @@ class Fake:
     def __init__(
         self,
         paint: Callable[[Array], Array] = lambda image: image,
-        statistics: list[Statistics] | None = None,
+        statistics: list[FrameStatistics] | None = None,
     ) -> None:
         self.paint, self.statistics = paint, statistics
-        self.held: list[Statistics | None] = []
+        self.held: list[FrameStatistics | None] = []
         self.strengths: list[float] = []
 
     def frame(
-        self, image: Array, strength: float = 1.0, held: Statistics | None = None
-    ) -> tuple[Array, Statistics | None]:
+        self, image: Array, strength: float = 1.0, held: FrameStatistics | None = None
+    ) -> tuple[Array, FrameStatistics | None]:
         own = None if self.statistics is None else self.statistics[len(self.held)]
         self.held.append(None if held is None else held.copy())
         self.strengths.append(strength)
         return self.paint(image), own
 
 
-def make_steady(fake: Any, *, stabilize: bool = False) -> Steady:
-    return Steady(fake, stabilize=stabilize)
+def make_steady(fake: Any, *, stabilize: bool = False) -> TemporalStylizer:
+    return TemporalStylizer(fake, stabilize=stabilize)
 
 
-def some_statistics(count: int, channels: int = 5) -> list[Statistics]:
+def some_statistics(count: int, channels: int = 5) -> list[FrameStatistics]:
     rng = np.random.default_rng(0)
     return list(rng.uniform(0.2, 3, (count, 1, channels)).astype(np.float32))
 
@@ -63,7 +63,7 @@ def grey(level: int, size: tuple[int, int] = (40, 56)) -> Array:
     return np.full((*size, 3), level, np.uint8)
 
 
-def assert_held(found: list[Statistics | None], seen: list[Statistics]) -> None:
+def assert_held(found: list[FrameStatistics | None], seen: list[FrameStatistics]) -> None:
     """Nothing at first; then the mean of all, until the newest would have less than a tenth."""
     assert found[0] is None
     mean = seen[0].astype(np.float64)
@@ -317,7 +317,7 @@ def test_pictures_handed_out_stay_as_they_were() -> None:
     np.testing.assert_array_equal(found, kept)
 
 
-CONFIG = TransformerConfig(16, 2, "sampled", "folded")
+CONFIG = TransformerConfig(16, 2, "subsampled_rms", "subpixel")
 
 
 @pytest.fixture(scope="module")
@@ -372,9 +372,9 @@ def test_a_large_frame_goes_in_tiles_under_the_statistics_that_are_held(
     big = np.tile(photograph, (2, 2, 1))[:181, :230]
     other = stylizer.statistics(255 - big // 2)
     whole = [stylizer.frame(big, held=held) for held in (None, other)]
-    monkeypatch.setattr(tiles_module, "SIDE", 64)
-    assert stylizer.reach is not None
-    assert len(tiles(big.shape[:2], stylizer.reach)) == 12
+    monkeypatch.setattr(tiles_module, "TILE_SIDE", 64)
+    assert stylizer.receptive_radius is not None
+    assert len(tiles(big.shape[:2], stylizer.receptive_radius)) == 12
     tiled = [stylizer.frame(big, held=held) for held in (None, other)]
     own = stylizer.statistics(big)
     for (one, _), (found, told) in zip(whole, tiled, strict=True):
@@ -389,7 +389,7 @@ def test_a_model_without_statistics_tells_none(model_path: Path, photograph: Arr
         stylized, own = stylizer.frame(photograph)
         assert own is None
         np.testing.assert_array_equal(stylized, stylizer(photograph))
-        steady = Steady(stylizer)
+        steady = TemporalStylizer(stylizer)
         for image in (photograph, photograph // 2, photograph):
             np.testing.assert_array_equal(steady(image), stylizer(image))
 
@@ -398,7 +398,7 @@ def test_a_model_without_statistics_tells_none(model_path: Path, photograph: Arr
 def test_equal_frames_give_equal_pictures(
     stabilize: bool, stylizer: Stylizer, photograph: Array
 ) -> None:
-    steady = Steady(stylizer, stabilize=stabilize)
+    steady = TemporalStylizer(stylizer, stabilize=stabilize)
     expected = stylizer(photograph)
     for _ in range(3):
         # A mean of the same numbers may be off by a rounding.
@@ -413,9 +413,9 @@ def test_what_enters_a_scene_does_not_change_the_rest_of_it(
     entered = photograph.copy()
     entered[:40, :40] = [255, 0, 0]
     far = (slice(72, None), slice(72, None))
-    assert stylizer.reach is not None
-    assert stylizer.reach <= 72 - 40
-    steady = Steady(stylizer)
+    assert stylizer.receptive_radius is not None
+    assert stylizer.receptive_radius <= 72 - 40
+    steady = TemporalStylizer(stylizer)
     for _ in range(10):
         before = steady(photograph)
     held = steady(entered)[far].astype(int) - before[far]
@@ -425,7 +425,7 @@ def test_what_enters_a_scene_does_not_change_the_rest_of_it(
 
 
 def test_without_strength_a_frame_is_given_back(stylizer: Stylizer, photograph: Array) -> None:
-    steady = Steady(stylizer)
+    steady = TemporalStylizer(stylizer)
     np.testing.assert_array_equal(steady(photograph, 0), photograph)
     # And the style that comes back finds nothing that it would have to forget.
     np.testing.assert_array_equal(steady(photograph), stylizer(photograph))

@@ -21,7 +21,7 @@ from nst.train.engine.base_network import base_network, train_base, varied
 from nst.train.engine.trainer import train_style
 from nst.train.run.checkpoint import save_checkpoint
 
-CONFIG = TransformerConfig(8, 1, "sampled", "folded", half=4)
+CONFIG = TransformerConfig(8, 1, "subsampled_rms", "subpixel", half_channels=4)
 
 
 def test_an_objective_aims_at_another_s_style(style_path: Path, photograph: Array) -> None:
@@ -65,7 +65,7 @@ def test_training_makes_a_start_that_helps(
     network = train_base(
         "small",
         styles,
-        open_content(None, 0, 64 + 2 * CONFIG.margin),
+        open_content(None, 0, 64 + 2 * CONFIG.context),
         rounds=6,
         batch_size=2,
         side=64,

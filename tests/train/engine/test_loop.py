@@ -22,7 +22,7 @@ from nst.config import ObjectiveConfig
 from nst.errors import NstError
 from nst.infer.runtime.stylizer import Stylizer
 from nst.io.images import Array, load_style
-from nst.models.config import Design, Norm, TransformerConfig
+from nst.models.config import Architecture, Norm, TransformerConfig
 from nst.models.transformer import TransformerNet
 from nst.perceptual.losses import build_objective
 from nst.train.config import TrainConfig
@@ -32,7 +32,7 @@ from nst.train.engine import loop as loop_module
 from nst.train.engine import step as update_module
 from nst.train.engine import trainer as trainer_module
 from nst.train.engine.loop import Loop
-from nst.train.engine.step import TOTAL, Update
+from nst.train.engine.step import TOTAL, TrainStep
 from nst.train.engine.trainer import TrainProgress, TrainResult, resume_style, train_style
 from nst.train.run.checkpoint import load_checkpoint
 
@@ -65,7 +65,7 @@ from nst.train.config_file import load_config, make_config
 from nst.train.evaluation import score as scoring
 from nst.train.engine.trainer import train_style
 
-scoring.SIDE = 64
+scoring.EVALUATION_SIDE = 64
 presets.PRESETS["small"] = TransformerConfig(width=4, blocks=1)
 train_style(make_config(load_config(Path(sys.argv[1]))), lambda p: print(p.step, flush=True))
 """
@@ -224,15 +224,15 @@ def test_changed_content_is_told(tmp_path: Path, style_path: Path, photograph: A
 
 def poison(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
     """Make the gradients of some steps (counted from 1, by calls) not finite."""
-    in_parts, calls = Update._in_parts, []
+    in_parts, calls = TrainStep._in_parts, []
 
-    def poisoned(self: Update, batch: Array, count: int, first: int) -> None:
+    def poisoned(self: TrainStep, batch: Array, count: int, first: int) -> None:
         calls.append(1)
         in_parts(self, batch, count, first)
         if bad(len(calls)):
             self.gradients[0].fill_(torch.nan)
 
-    monkeypatch.setattr(Update, "_in_parts", poisoned)
+    monkeypatch.setattr(TrainStep, "_in_parts", poisoned)
 
 
 def test_one_step_that_is_not_finite_is_skipped(
@@ -366,11 +366,13 @@ class Memory:
         self.seen: list[int] = []
         forward = TransformerNet.forward
 
-        def limited(network: TransformerNet, image: Tensor, rim: int = 0, **rest: Any) -> Tensor:
+        def limited(
+            network: TransformerNet, image: Tensor, export_padding: int = 0, **rest: Any
+        ) -> Tensor:
             self.seen.append(len(image))
             if network.training and len(image) > most:
                 raise error
-            return forward(network, image, rim, **rest)
+            return forward(network, image, export_padding, **rest)
 
         monkeypatch.setattr(TransformerNet, "forward", limited)
 
@@ -426,7 +428,7 @@ from nst.train.evaluation import score as scoring
 from nst.train.config_file import load_config, make_config
 from nst.train.engine.trainer import train_style
 
-scoring.SIDE = 64
+scoring.EVALUATION_SIDE = 64
 presets.PRESETS["small"] = TransformerConfig(width=4, blocks=1)
 result = train_style(make_config(load_config(Path(sys.argv[1]))))
 told = {"steps": result.steps, "loss": result.after.total_loss}
@@ -449,19 +451,19 @@ def test_two_processes_train_what_one_trains(tmp_path: Path, style_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("design", "asked", "expected"),
-    [("johnson", None, 6e-4), ("folded", None, 2.4e-3), ("folded", 1e-4, 1e-4)],
+    ("architecture", "asked", "expected"),
+    [("johnson", None, 6e-4), ("subpixel", None, 2.4e-3), ("subpixel", 1e-4, 1e-4)],
 )
 def test_the_learning_rate_suits_the_design_unless_it_is_given(
-    design: Design,
+    architecture: Architecture,
     asked: float | None,
     expected: float,
     tmp_path: Path,
     style_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    norm: Norm = "sampled" if design == "folded" else "instance"
-    make_small(monkeypatch, TransformerConfig(8, 1, norm, design, half=4))
+    norm: Norm = "subsampled_rms" if architecture == "subpixel" else "instance"
+    make_small(monkeypatch, TransformerConfig(8, 1, norm, architecture, half_channels=4))
     train_style(options(style_path, tmp_path / "run", steps=4, learning_rate=asked))
     peak = max(float(row["learning_rate"]) for row in rows(tmp_path / "run"))
     assert 0.7 * expected < peak <= expected
@@ -470,39 +472,39 @@ def test_the_learning_rate_suits_the_design_unless_it_is_given(
 def test_a_crop_is_repainted_amid_what_surrounds_it_in_its_photograph(
     style_path: Path, photograph: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The losses are those of the inside, cut out of the repainted whole; margins make no frame."""
-    config = TransformerConfig(4, 1, "none", "folded", half=4)
+    """The losses are those of the inside, cut out of the repainted whole; contexts make no frame."""
+    config = TransformerConfig(4, 1, "none", "subpixel", half_channels=4)
     objective = build_objective(
         [load_style(style_path)], (), ObjectiveConfig(style_size=64), torch.device("cpu")
     )
-    network, margin = TransformerNet(config), 2 + 4 * 4
-    crop = np.ascontiguousarray(photograph[:80, : 64 + 2 * margin - 20])
+    network, context = TransformerNet(config), 2 + 4 * 4
+    crop = np.ascontiguousarray(photograph[:80, : 64 + 2 * context - 20])
     crop = np.pad(crop, ((0, 20), (0, 20), (0, 0)), mode="reflect")[None]
     content = torch.from_numpy(crop.copy()).permute(0, 3, 1, 2).float()
-    inside = slice(margin, -margin)
+    inside = slice(context, -context)
     with torch.no_grad():
         # Blocks of 4×4 begin where the inside does.
         painted = network(F.pad(content, [2] * 4))[..., 2:-2, 2:-2][..., inside, inside]
         expected = objective(painted, objective.content_features(content[..., inside, inside]))
     monkeypatch.setattr(update_module, "fast_bf16", lambda _: False)  # as the expected values
-    update = Update(network, objective, margin=network.margin)
+    update = TrainStep(network, objective, context=network.context)
     content_loss, style_loss, *_, total, _ = update(crop, 1, 0, 0.0)[0].tolist()
     assert content_loss == pytest.approx(float(expected.content_loss), rel=1e-4)
     assert style_loss == pytest.approx(float(expected.style_loss), rel=1e-4)
     assert total == pytest.approx(float(expected.total_loss), rel=1e-4)
-    # The loop asks for crops with a margin.
+    # The loop asks for crops with a context.
     seen: list[tuple[int, ...]] = []
-    take = Update.__call__
+    take = TrainStep.__call__
 
-    def watch(update: Update, batch: Array, *rest: Any) -> tuple[Tensor, Tensor]:
+    def watch(update: TrainStep, batch: Array, *rest: Any) -> tuple[Tensor, Tensor]:
         seen.append(batch.shape)
         return take(update, batch, *rest)
 
-    monkeypatch.setattr(Update, "__call__", watch)
+    monkeypatch.setattr(TrainStep, "__call__", watch)
     made = TrainConfig(style=(style_path,), steps=1, batch_size=1, size=64)
-    content_source = open_content(None, 0, 64 + 2 * margin)
+    content_source = open_content(None, 0, 64 + 2 * context)
     Loop(network, objective, made, content_source).run()
-    assert seen == [(1, 64 + 2 * margin, 64 + 2 * margin, 3)]
+    assert seen == [(1, 64 + 2 * context, 64 + 2 * context, 3)]
 
 
 class Replay:
@@ -511,11 +513,11 @@ class Replay:
     made: ClassVar[list[int]] = []
     fails = False
 
-    def __init__(self, update: Update, batch: Array) -> None:
+    def __init__(self, update: TrainStep, batch: Array) -> None:
         if self.fails:
             raise RuntimeError("no capture\nand why")
         self.made.append(len(batch))
-        self.lattice_weight = update.lattice_weight
+        self.checkerboard_weight = update.checkerboard_weight
 
     def fits(self, batch: Array) -> bool:
         return len(batch) == self.made[-1]
@@ -535,7 +537,7 @@ def test_a_step_is_recorded_after_a_warm_up(
         [load_style(style_path)], (), ObjectiveConfig(style_size=64), torch.device("cpu")
     )
     network, notes = TransformerNet(TransformerConfig(4, 1)), []
-    update = Update(network, objective, notice=notes.append)
+    update = TrainStep(network, objective, notice=notes.append)
     update._recordable = True
     batch = np.zeros((2, 64, 64, 3), np.uint8)
 
@@ -546,7 +548,7 @@ def test_a_step_is_recorded_after_a_warm_up(
     assert not replayed(batch[:1])  # of another size
     assert notes == ["each step is launched anew, at about half the speed (no capture)"] * fails
     assert Replay.made == [2] * (not fails)
-    update.lattice_weight = 1.0  # another step: it is recorded anew
+    update.checkerboard_weight = 1.0  # another step: it is recorded anew
     assert [replayed(batch) for _ in range(5)] == [False] * 3 + [not fails] * 2
     assert Replay.made == [2, 2] * (not fails)
     update.parts = 2
@@ -566,7 +568,7 @@ def test_bf16_is_used_where_the_processor_computes_in_it(
         torch.manual_seed(0)
         network = TransformerNet(TransformerConfig(4, 1))
         network.output.register_forward_hook(lambda *seen: kinds.append(seen[2].dtype))
-        update = Update(network, objective)
+        update = TrainStep(network, objective)
         losses.append([update(batch, 2, 0, 1e-3)[0][TOTAL].item() for batch in batches])
     assert kinds == [torch.float32] * 3 + [torch.bfloat16] * 3
     assert losses[0] != losses[1]

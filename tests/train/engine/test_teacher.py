@@ -60,7 +60,7 @@ def test_the_optimizer_paints_once_and_teaches(
     assert all(row.teacher_loss > 0 for row in rows)
     for row in rows:
         parts = row.content_loss + row.style_loss + row.tv_loss + row.teacher_loss
-        parts += row.temporal_loss + row.lattice_loss
+        parts += row.temporal_loss + row.checkerboard_loss
         assert row.total_loss == pytest.approx(parts, rel=1e-3)
     assert all(row.teacher_loss == 0 for row in read_log(tmp_path / "c" / "log.csv"))
 

@@ -124,7 +124,7 @@ def test_ends_with_a_score_and_all_precisions(tmp_path: Path, style_path: Path) 
     ]
     assert result.model == result.exported[0].path
     assert result.score is not None
-    assert result.score.worth > 1
+    assert result.score.equivalent_iterations > 1
     assert result.score.losses.total_loss == pytest.approx(result.after.total_loss, rel=1e-4)
     assert result.score.before.total_loss == pytest.approx(result.before.total_loss, rel=1e-4)
     for exported in result.exported[1:]:
@@ -266,5 +266,5 @@ def test_crops_grow_and_batches_shrink_on_a_cpu(style_path: Path) -> None:
     loop.config = options(style_path, Path("x"), size=96, batch_size=3, steps=100)
     assert loop._plan(0) == (3, 96)
     # Where networks see what surrounds a crop, it comes with that.
-    loop.network = TransformerNet(TransformerConfig(4, 1, "sampled", "folded"))
+    loop.network = TransformerNet(TransformerConfig(4, 1, "subsampled_rms", "subpixel"))
     assert loop._plan(0) == (3, 96 + 2 * 18)

@@ -51,7 +51,7 @@ def objective(style: Array) -> PerceptualLoss:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(scoring, "SIDE", 64)
+    monkeypatch.setattr(scoring, "EVALUATION_SIDE", 64)
     monkeypatch.setenv("NST_CACHE", str(tmp_path / "cache"))
 
 
@@ -62,21 +62,21 @@ def curve(*totals: float) -> Curve:
 
 def test_between_milestones_the_logarithms_are_straight() -> None:
     made = curve(1000, 100, 10, 9, 8, 7, 6, 5, 4)  # the last is 8 iterations
-    assert made.worth(1000) == (0, False)
-    assert made.worth(2000) == (0, False)
-    assert made.worth(100) == (1, False)
-    assert made.worth(math.sqrt(1000 * 100))[0] == pytest.approx(0.5)
-    assert made.worth(math.sqrt(100 * 10))[0] == pytest.approx(math.sqrt(2))
-    assert made.worth(4)[0] == pytest.approx(8)
-    assert made.worth(3.9) == (8, True)
+    assert made.equivalent_iterations(1000) == (0, False)
+    assert made.equivalent_iterations(2000) == (0, False)
+    assert made.equivalent_iterations(100) == (1, False)
+    assert made.equivalent_iterations(math.sqrt(1000 * 100))[0] == pytest.approx(0.5)
+    assert made.equivalent_iterations(math.sqrt(100 * 10))[0] == pytest.approx(math.sqrt(2))
+    assert made.equivalent_iterations(4)[0] == pytest.approx(8)
+    assert made.equivalent_iterations(3.9) == (8, True)
 
 
 def test_a_jump_astray_counts_for_nothing() -> None:
     straight, astray = curve(1000, 100, 50, 20), curve(1000, 100, 5000, 20)
-    assert straight.worth(90)[0] > 1
-    assert astray.worth(20) == (3, False)
-    assert 1 < astray.worth(90)[0] < 3
-    assert curve(1000, 100, 100, 100, 20).worth(100) == (1, False)
+    assert straight.equivalent_iterations(90)[0] > 1
+    assert astray.equivalent_iterations(20) == (3, False)
+    assert 1 < astray.equivalent_iterations(90)[0] < 3
+    assert curve(1000, 100, 100, 100, 20).equivalent_iterations(100) == (1, False)
 
 
 @given(
@@ -86,7 +86,7 @@ def test_a_jump_astray_counts_for_nothing() -> None:
 )
 def test_less_loss_is_never_worth_less(totals: list[float], loss: float, factor: float) -> None:
     made = curve(*totals)
-    better, worse = made.worth(loss), made.worth(loss * factor)
+    better, worse = made.equivalent_iterations(loss), made.equivalent_iterations(loss * factor)
     assert better[0] >= worse[0] - 1e-9
     assert 0 <= worse[0] <= made.iterations[-1]
 
@@ -96,7 +96,7 @@ def test_identity_and_the_optimisers_own_images(
 ) -> None:
     photographs = [photograph, photograph[:, ::-1]]
     same = score(lambda image: image, photographs, [style], objective, iterations=20)
-    assert same.worth < 1
+    assert same.equivalent_iterations < 1
     assert same.losses.total_loss == pytest.approx(same.before.total_loss)
     for iterations in (10, 15):  # a milestone, and none
         config = OptimizeConfig(objective=CONFIG, iterations=iterations, sizes=(), device="cpu")
@@ -105,7 +105,7 @@ def test_identity_and_the_optimisers_own_images(
             return optimize(image, [style], config)
 
         result = score(optimized, photographs, [style], objective, iterations=20)
-        assert result.worth == pytest.approx(iterations, rel=0.05)
+        assert result.equivalent_iterations == pytest.approx(iterations, rel=0.05)
         assert result.beyond == 0
 
 
@@ -182,7 +182,7 @@ def test_a_cache_that_cannot_be_written(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NST_CACHE", str(tmp_path / "file"))
     result = score(lambda image: image, [photograph], [style], objective, iterations=1)
-    assert result.worth == 0
+    assert result.equivalent_iterations == 0
 
 
 def test_the_short_form_stops_where_the_optimiser_overtakes(
@@ -201,9 +201,9 @@ def test_the_short_form_stops_where_the_optimiser_overtakes(
         callback=seen.append,
     )
     assert seen[-1].iteration <= 5
-    assert short.worth == pytest.approx(4, rel=0.05)
+    assert short.equivalent_iterations == pytest.approx(4, rel=0.05)
     whole = score(lambda _: image, [photograph], [style], objective, iterations=12)
-    assert whole.worth == pytest.approx(short.worth, rel=1e-6)
+    assert whole.equivalent_iterations == pytest.approx(short.equivalent_iterations, rel=1e-6)
     assert max(whole.curve()) == 12
 
 
@@ -248,7 +248,7 @@ def test_a_batch_scores_as_one_by_one(
     ends = []
     for one, other in zip(together.photographs, alone.photographs, strict=True):
         assert one.losses == other.losses
-        assert one.worth == pytest.approx(other.worth, rel=0.01)
+        assert one.equivalent_iterations == pytest.approx(other.equivalent_iterations, rel=0.01)
         assert one.beyond is other.beyond is False
         for here, there in zip(one.curve.losses, other.curve.losses, strict=False):
             assert here.total_loss == pytest.approx(there.total_loss, rel=0.01)
@@ -298,8 +298,8 @@ def test_words() -> None:
     photographs = squares([np.zeros((64, 64, 3), np.uint8)])
     assert photographs[0].shape == (64, 64, 3)
     made = curve(1000, 100, 10)
-    one = scoring.PhotographScore(ImageLosses(0, 50, 0), *made.worth(50), made)
-    best = scoring.PhotographScore(ImageLosses(0, 5, 0), *made.worth(5), made)
+    one = scoring.PhotographScore(ImageLosses(0, 50, 0), *made.equivalent_iterations(50), made)
+    best = scoring.PhotographScore(ImageLosses(0, 5, 0), *made.equivalent_iterations(5), made)
     assert Score((one, one), CONFIG).words() == "worth 1.2 ± 0.0 iterations of the optimiser"
     assert Score((best, best), CONFIG).words().startswith("worth at least 2.0")
     assert Score((one, best), CONFIG).words().startswith("worth at least 1.6")

@@ -34,8 +34,8 @@ def network(config: TransformerConfig | None = None) -> TransformerNet:
     "config",
     [
         PRESETS["quality"],
-        TransformerConfig(width=16, design="folded", norm="none"),
-        TransformerConfig(width=16, design="folded", norm="sampled"),
+        TransformerConfig(width=16, architecture="subpixel", norm="none"),
+        TransformerConfig(width=16, architecture="subpixel", norm="subsampled_rms"),
     ],
 )
 def test_parity_on_photographs(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nst.io.images import Array
 from nst.models.config import TransformerConfig
 from nst.models.layers import ConvLayer
-from nst.models.norm import SampledNorm
+from nst.models.norm import SubsampledRMSNorm
 from nst.models.transformer import TransformerNet
 from nst.perceptual.tensors import to_tensor
 from nst.train.export.folding import (
@@ -74,8 +74,10 @@ def test_batch_normalisation_goes_into_the_convolution(
 def test_equalizing_leaves_the_network_as_it_was(seed: int) -> None:
     """In double precision: the normalisation undoes it, and epsilon goes along."""
     torch.manual_seed(seed)
-    network = TransformerNet(TransformerConfig(6, 2, "sampled", "folded", half=4)).double()
-    norms = [module for module in network.modules() if isinstance(module, SampledNorm)]
+    network = TransformerNet(
+        TransformerConfig(6, 2, "subsampled_rms", "subpixel", half_channels=4)
+    ).double()
+    norms = [module for module in network.modules() if isinstance(module, SubsampledRMSNorm)]
     for norm in norms:
         nn.init.normal_(norm.weight)
         norm.weight.data += torch.sign(norm.weight) * 0.01  # those that are nearly nothing change
@@ -87,7 +89,10 @@ def test_equalizing_leaves_the_network_as_it_was(seed: int) -> None:
     with torch.no_grad():
         torch.testing.assert_close(equal(batch), network(batch), rtol=1e-6, atol=1e-3)
         first = torch.cat(
-            [equal.encoder[0][0](equal._padded(to_tensor(i).double(), equal.rim)) for i in images]
+            [
+                equal.encoder[0][0](equal._padded(to_tensor(i).double(), equal.export_padding))
+                for i in images
+            ]
         )
     # A root mean square of 1, epsilon left out, in the sample.
     squares = first[..., ::4, ::4].square().mean((0, 2, 3)) + equal.encoder[0][1].epsilon

@@ -1,4 +1,4 @@
-"""The two forms of the folded design's graph: one for floats, one for bytes."""
+"""The two forms of the folded architecture's graph: one for floats, one for bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nst.train.export.quantize import to_fp16
 @functools.cache
 def graphs(norm: Norm) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     torch.manual_seed(0)
-    net = TransformerNet(TransformerConfig(width=8, blocks=2, design="folded", norm=norm))
+    net = TransformerNet(TransformerConfig(width=8, blocks=2, architecture="subpixel", norm=norm))
     torch.nn.init.normal_(net.output.weight, std=1.5)
     return transformer_graph(net), transformer_graph(net, for_int8=True)
 
@@ -41,7 +41,7 @@ def sessions(norm: Norm) -> list[onnxruntime.InferenceSession]:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    norm=st.sampled_from(["sampled", "none"]),
+    norm=st.sampled_from(["subsampled_rms", "none"]),
     shape=st.tuples(st.integers(1, 2), st.integers(32, 75), st.integers(32, 75)),
     seed=st.integers(0, 99),
 )
@@ -53,7 +53,7 @@ def test_both_paint_the_same_at_any_size(
     assert one[0].shape == images.shape
     assert one[0].std() > 5
     assert np.abs(one[0].astype(int) - other[0]).max() <= 1
-    if norm == "sampled":
+    if norm == "subsampled_rms":
         np.testing.assert_allclose(one[1], other[1], rtol=1e-4)
         held = {"image": images, "held_statistics": 1.5 * one[1][:1]}
         again, expected = (session.run(None, held)[0] for session in sessions(norm))
@@ -64,7 +64,7 @@ def test_both_paint_the_same_at_any_size(
 @pytest.mark.parametrize("half", [False, True])
 def test_a_gpu_need_not_be_left(half: bool) -> None:
     """ONNX Runtime's CUDA provider pads slowly or on the CPU, and computes shapes there."""
-    graph = graphs("sampled")[0]
+    graph = graphs("subsampled_rms")[0]
     graph = onnx.shape_inference.infer_shapes(to_fp16(graph) if half else graph).graph
     kinds = {
         value.name: value.type.tensor_type.elem_type

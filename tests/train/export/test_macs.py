@@ -53,8 +53,8 @@ def products(made: onnx.ModelProto, x: np.ndarray[Any, Any]) -> int:
 def johnson(height: int, width: int, config: TransformerConfig) -> int:
     """The network of Johnson et al. with nearest upsampling, layer by layer."""
     c = config.width
-    rim = TransformerNet(config).rim
-    sides = [(height + 2 * rim, width + 2 * rim)]
+    export_padding = TransformerNet(config).export_padding
+    sides = [(height + 2 * export_padding, width + 2 * export_padding)]
     for _ in range(2):  # strides of 2 round up
         sides.append((-(-sides[-1][0] // 2), -(-sides[-1][1] // 2)))
     full, half, quarter = (h * w for h, w in sides)
@@ -79,9 +79,9 @@ def test_the_network_of_johnson(config: TransformerConfig, size: tuple[int, int]
 
 
 def test_quality_is_as_heavy_as_is_known() -> None:
-    """47.2 GMAC at 640×480 without a rim."""
+    """47.2 GMAC at 640×480 without export padding."""
     network = TransformerNet(PRESETS["quality"])
-    bare = (480 - 2 * network.rim, 640 - 2 * network.rim)
+    bare = (480 - 2 * network.export_padding, 640 - 2 * network.export_padding)
     assert count_macs(transformer_graph(network), bare) == pytest.approx(47.2e9, rel=2e-3)
 
 

@@ -19,8 +19,8 @@ from torch import nn
 from nst.errors import ExportError, UsageError
 from nst.infer.runtime.stylizer import Stylizer
 from nst.io.images import Array, resize_image
-from nst.models.config import Design, Norm
-from nst.models.norm import SampledNorm
+from nst.models.config import Architecture, Norm
+from nst.models.norm import SubsampledRMSNorm
 from nst.models.transformer import TransformerConfig, TransformerNet
 from nst.train.export.calibrate import best_params
 from nst.train.export.export import Exported, export_precisions, quantize
@@ -29,18 +29,22 @@ from nst.train.export.graph import transformer_graph
 from nst.train.export.quantize import to_fp16, to_int8
 
 
-def network(norm: Norm, photographs: Sequence[Array], design: Design = "johnson") -> TransformerNet:
+def network(
+    norm: Norm, photographs: Sequence[Array], architecture: Architecture = "johnson"
+) -> TransformerNet:
     """Random weights; statistics of batch normalisation that fit the photographs."""
     torch.manual_seed(0)
-    net = TransformerNet(TransformerConfig(width=16, blocks=2, norm=norm, design=design))
+    net = TransformerNet(
+        TransformerConfig(width=16, blocks=2, norm=norm, architecture=architecture)
+    )
     for module in net.modules():
-        if isinstance(module, nn.InstanceNorm2d | nn.BatchNorm2d | SampledNorm):
+        if isinstance(module, nn.InstanceNorm2d | nn.BatchNorm2d | SubsampledRMSNorm):
             nn.init.normal_(module.weight, 1, 0.2)
         if isinstance(module, nn.InstanceNorm2d | nn.BatchNorm2d):
             nn.init.normal_(module.bias, 0, 0.2)
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # plain averages
-    nn.init.normal_(net.output.weight, std=0.05 if design == "johnson" else 1.5)
+    nn.init.normal_(net.output.weight, std=0.05 if architecture == "johnson" else 1.5)
     with torch.no_grad():
         for photograph in photographs:
             net(torch.tensor(photograph).permute(2, 0, 1)[None].float())
@@ -99,7 +103,7 @@ def test_the_folded_design_is_convolutions_of_integers(
     tmp_path: Path, photographs: list[Array]
 ) -> None:
     model = to_int8(
-        transformer_graph(network("none", photographs, "folded"), for_int8=True), photographs
+        transformer_graph(network("none", photographs, "subpixel"), for_int8=True), photographs
     )
     onnx.checker.check_model(model, full_check=True)
     kinds = optimized_kinds(model, tmp_path)
@@ -119,7 +123,7 @@ def test_the_folded_design_is_convolutions_of_integers(
 def test_a_sample_leaves_the_frame_s_path_to_integers(
     tmp_path: Path, photographs: list[Array]
 ) -> None:
-    net = network("sampled", photographs, "folded")
+    net = network("subsampled_rms", photographs, "subpixel")
     model = to_int8(transformer_graph(equalize(net, photographs), for_int8=True), photographs)
     onnx.checker.check_model(model, full_check=True)
     kinds = optimized_kinds(model, tmp_path)
@@ -134,7 +138,7 @@ def test_a_sample_leaves_the_frame_s_path_to_integers(
 @pytest.mark.parametrize("value", [0, 30, 128, 255])
 def test_a_constant_field_in_integers(value: int, photographs: list[Array]) -> None:
     """The same in every block, and near that in floats, though no photograph is like it."""
-    net = network("sampled", photographs, "folded")
+    net = network("subsampled_rms", photographs, "subpixel")
     reference = transformer_graph(net)
     small = to_int8(transformer_graph(equalize(net, photographs), for_int8=True), photographs)
     field = np.full((192, 192, 3), value, np.uint8)
@@ -149,19 +153,19 @@ def test_a_constant_field_in_integers(value: int, photographs: list[Array]) -> N
 
 
 @pytest.mark.parametrize(
-    ("design", "norm"),
+    ("architecture", "norm"),
     [
         ("johnson", "instance"),
         ("johnson", "batch"),
-        ("folded", "none"),
-        ("folded", "sampled"),
+        ("subpixel", "none"),
+        ("subpixel", "subsampled_rms"),
     ],
 )
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_close_to_fp32(
-    design: Design, norm: Norm, precision: str, photographs: list[Array]
+    architecture: Architecture, norm: Norm, precision: str, photographs: list[Array]
 ) -> None:
-    net = network(norm, photographs, design)
+    net = network(norm, photographs, architecture)
     reference = transformer_graph(net)
     half = precision == "fp16"
     source = reference if half else transformer_graph(equalize(net, photographs), for_int8=True)

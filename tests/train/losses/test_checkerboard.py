@@ -14,30 +14,30 @@ from torch import Tensor
 
 from nst.config import ObjectiveConfig
 from nst.errors import UsageError
-from nst.infer.diagnostics.inspection import lattice
+from nst.infer.diagnostics.inspection import checkerboard
 from nst.io.images import Array, load_style
 from nst.models.config import TransformerConfig
 from nst.models.transformer import TransformerNet
 from nst.perceptual.losses import PerceptualLoss, build_objective
 from nst.train.engine import step as update_module
-from nst.train.engine.step import Update
+from nst.train.engine.step import TrainStep
 from nst.train.losses.checkerboard import (
     FIELDS,
     GRAIN,
     SHADE,
     TINT,
-    lattice_loss,
+    checkerboard_loss,
     mixed_statistics,
     plain_fields,
 )
 
-FOLDED = TransformerConfig(4, 1, "sampled", "folded", half=4)
+SUBPIXEL = TransformerConfig(4, 1, "subsampled_rms", "subpixel", half_channels=4)
 JOHNSON = TransformerConfig(width=4, blocks=1)
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch, FOLDED)
+    make_small(monkeypatch, SUBPIXEL)
     torch.manual_seed(0)
 
 
@@ -48,21 +48,21 @@ def objective(style_path: Path) -> PerceptualLoss:
 
 
 @pytest.mark.parametrize(
-    ("shape", "margin", "side"),
+    ("shape", "context", "side"),
     [((4, 3, 164, 164), 50, 164), ((2, 3, 356, 200), 50, 164), ((1, 3, 64, 80), 0, 64)],
 )
 def test_fields_are_plain_amid_their_photographs(
-    shape: tuple[int, ...], margin: int, side: int
+    shape: tuple[int, ...], context: int, side: int
 ) -> None:
     crops = torch.rand(shape) * 255
     before = crops.clone()
-    fields = plain_fields(crops, margin)
+    fields = plain_fields(crops, context)
     assert torch.equal(crops, before)
     assert fields.shape == (FIELDS, 3, side, side)
-    rim = (margin or 16) // 2
+    export_padding = (context or 16) // 2
     assert fields.min() >= 0
     assert fields.max() <= 255
-    inside = fields[..., rim:-rim, rim:-rim]
+    inside = fields[..., export_padding:-export_padding, export_padding:-export_padding]
     assert trendless(inside).std((2, 3)).max() < 1.1 * GRAIN
     assert len({tuple(field.flatten(1).mean(1).tolist()) for field in inside}) == FIELDS
     height, width = shape[2:]
@@ -71,7 +71,7 @@ def test_fields_are_plain_amid_their_photographs(
         piece = crops[index % len(crops), :, top : top + side, left : left + side]
         same = (fields[index] == piece).all(0)
         around = torch.ones(side, side, dtype=torch.bool)
-        around[rim:-rim, rim:-rim] = False
+        around[export_padding:-export_padding, export_padding:-export_padding] = False
         assert same[around].all()
         assert same[~around].float().mean() < 0.01
 
@@ -108,10 +108,10 @@ def test_fields_are_of_the_colors_and_shades_of_photographs() -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 9])
 def test_fields_are_plain_in_photographs_of_any_kind(count: int) -> None:
-    side = 64 + 2 * FOLDED.margin
+    side = 64 + 2 * SUBPIXEL.context
     crops = torch.rand(count, 3, side, side) * torch.linspace(20, 255, count)[:, None, None, None]
     network = make_network()
-    fields = plain_fields(crops, FOLDED.margin)
+    fields = plain_fields(crops, SUBPIXEL.context)
     own = network.statistics(fields)
     assert own is not None
     others = torch.cat([network.statistics(crops[i % count][None]) for i in range(FIELDS)])  # type: ignore[misc]
@@ -136,11 +136,11 @@ def test_fields_are_plain_in_photographs_of_any_kind(count: int) -> None:
     st.tuples(st.integers(8, 40), st.integers(8, 40)), st.integers(0, 99), st.sampled_from([0, 9])
 )
 def test_what_repeats_in_blocks_is_what_counts(
-    size: tuple[int, int], seed: int, margin: int
+    size: tuple[int, int], seed: int, context: int
 ) -> None:
     """Against a loop over the pixels of a block; what blocks do not share is averaged away."""
     rng = np.random.default_rng(seed)
-    cut = 0 if margin else 16
+    cut = 0 if context else 16
     height, width = (side + 2 * cut for side in size)
     image = rng.normal(100, 30, (2, 3, height, width))
     inner = image[..., cut : height - cut, cut : width - cut]
@@ -149,7 +149,7 @@ def test_what_repeats_in_blocks_is_what_counts(
     cells = [[inner[..., y::8, x::8].mean((2, 3)) for x in range(8)] for y in range(8)]
     common = torch.from_numpy(np.array(cells).transpose(2, 3, 0, 1).copy())
     expected = trendless(common).square().mean((1, 2, 3))
-    found = lattice_loss(torch.from_numpy(image), margin)
+    found = checkerboard_loss(torch.from_numpy(image), context)
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-6)
 
 
@@ -160,12 +160,12 @@ def test_shading_does_not_count(slopes: list[float], seed: int) -> None:
     across, down = torch.tensor(slopes).double().reshape(2, 1, 3, 1, 1)
     places = torch.arange(64)
     shaded = dots + across * places + down * places[:, None]
-    found, expected = lattice_loss(shaded, 9), lattice_loss(dots, 9)
+    found, expected = checkerboard_loss(shaded, 9), checkerboard_loss(dots, 9)
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("period", [2, 4, 8])
-def test_it_is_the_lattice_that_inspection_finds(period: int) -> None:
+def test_it_is_the_checkerboard_that_inspection_finds(period: int) -> None:
     """The same dots, by the spectrum of what a `Stylizer` gives and by the mean over blocks."""
 
     def dotted(image: Array) -> Array:
@@ -174,11 +174,11 @@ def test_it_is_the_lattice_that_inspection_finds(period: int) -> None:
         return painted
 
     field = torch.from_numpy(dotted(np.zeros((64, 64, 3), np.uint8))).permute(2, 0, 1)[None]
-    amplitude = sum(p.amplitude**2 for p in lattice(dotted).periods) ** 0.5
-    assert lattice_loss(field.float(), 9).sqrt().item() == pytest.approx(amplitude, rel=0.02)
+    amplitude = sum(p.amplitude**2 for p in checkerboard(dotted).periods) ** 0.5
+    assert checkerboard_loss(field.float(), 9).sqrt().item() == pytest.approx(amplitude, rel=0.02)
 
 
-def make_network(config: TransformerConfig = FOLDED) -> TransformerNet:
+def make_network(config: TransformerConfig = SUBPIXEL) -> TransformerNet:
     torch.manual_seed(0)
     network = TransformerNet(config)
     torch.nn.init.normal_(network.output.weight, std=0.5)
@@ -186,7 +186,7 @@ def make_network(config: TransformerConfig = FOLDED) -> TransformerNet:
 
 
 @pytest.mark.parametrize("parts", [1, 4])
-@pytest.mark.parametrize("config", [FOLDED, JOHNSON])
+@pytest.mark.parametrize("config", [SUBPIXEL, JOHNSON])
 def test_a_step_adds_it_to_the_other_losses(
     parts: int,
     config: TransformerConfig,
@@ -194,12 +194,12 @@ def test_a_step_adds_it_to_the_other_losses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(update_module, "fast_bf16", lambda _: False)
-    side = 64 + 2 * config.margin
+    side = 64 + 2 * config.context
     batch = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
     terms = {}
     for weight in (0.0, 50.0, 100.0):
-        update = Update(make_network(config), objective, margin=config.margin)
-        update.lattice_weight, update.parts = weight, parts
+        update = TrainStep(make_network(config), objective, context=config.context)
+        update.checkerboard_weight, update.parts = weight, parts
         torch.manual_seed(5)
         terms[weight] = update(batch, 4, 0, 0.0)[0].tolist()
     for *others, total, _ in terms.values():
@@ -211,19 +211,21 @@ def test_a_step_adds_it_to_the_other_losses(
 
 
 def test_it_is_learned_away(objective: PerceptualLoss) -> None:
-    side = 64 + 2 * FOLDED.margin
+    side = 64 + 2 * SUBPIXEL.context
     crops = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
 
     def judged(network: TransformerNet) -> float:
         torch.manual_seed(9)
-        fields = plain_fields(Tensor(crops).permute(0, 3, 1, 2), FOLDED.margin)
+        fields = plain_fields(Tensor(crops).permute(0, 3, 1, 2), SUBPIXEL.context)
         with torch.no_grad():
-            return lattice_loss(network(fields, surrounded=True), FOLDED.margin).mean().item()
+            return (
+                checkerboard_loss(network(fields, has_context=True), SUBPIXEL.context).mean().item()
+            )
 
     network = make_network()
     before = judged(network)
-    update = Update(network, objective, margin=FOLDED.margin)
-    update.lattice_weight = 1e6
+    update = TrainStep(network, objective, context=SUBPIXEL.context)
+    update.checkerboard_weight = 1e6
     for step in range(60):
         update(crops, 4, 4 * step, 2e-3)
     assert judged(network) < 0.5 * before
@@ -231,7 +233,7 @@ def test_it_is_learned_away(objective: PerceptualLoss) -> None:
 
 @pytest.mark.parametrize(
     ("network", "weight", "expected"),
-    [(FOLDED, None, True), (FOLDED, 0.0, False), (JOHNSON, None, True)],
+    [(SUBPIXEL, None, True), (SUBPIXEL, 0.0, False), (JOHNSON, None, True)],
 )
 def test_it_counts_when_the_rest_has_settled(
     network: TransformerConfig,
@@ -240,14 +242,14 @@ def test_it_counts_when_the_rest_has_settled(
     objective: PerceptualLoss,
     style_path: Path,
 ) -> None:
-    more = {} if weight is None else {"lattice_weight": weight}
+    more = {} if weight is None else {"checkerboard_weight": weight}
     steps = steps_of(
         objective, make_network(network), small_run(style_path, None, steps=10, **more)
     )
-    assert [step.lattice_loss > 0 for step in steps] == [False] * 7 + [expected] * 3
+    assert [step.checkerboard_loss > 0 for step in steps] == [False] * 7 + [expected] * 3
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_a_weight_that_makes_no_sense(weight: float, style_path: Path) -> None:
-    with pytest.raises(UsageError, match="lattice weight is"):
-        small_run(style_path, None, lattice_weight=weight)
+    with pytest.raises(UsageError, match="checkerboard weight is"):
+        small_run(style_path, None, checkerboard_weight=weight)

@@ -27,21 +27,21 @@ from nst.train.config import TrainConfig
 from nst.train.engine import loop as loop_module
 from nst.train.engine import step as update_module
 from nst.train.engine.loop import Step
-from nst.train.engine.step import Update
+from nst.train.engine.step import TrainStep
 from nst.train.engine.trainer import TrainResult, resume_style, train_style
 from nst.train.losses import temporal
 from nst.train.losses.temporal import move, moving, temporal_loss
 from nst.train.run.checkpoint import load_checkpoint
 from nst.train.run.log import read_log
 
-FOLDED = TransformerConfig(4, 1, "sampled", "folded", half=4)
+SUBPIXEL = TransformerConfig(4, 1, "subsampled_rms", "subpixel", half_channels=4)
 KINDS = ("TURN", "ZOOM", "SHIFT", "BEND", "GAIN", "OFFSET", "NOISE")
 Values = NDArray[np.float64]
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch, FOLDED)
+    make_small(monkeypatch, SUBPIXEL)
     torch.manual_seed(0)
 
 
@@ -254,16 +254,16 @@ def by_hand(before: Values, after: Values, down: int, right: int) -> float:
     st.integers(0, 5),
 )
 def test_whole_pixels_against_a_plain_loop(
-    size: tuple[int, int], down: int, right: int, margin: int
+    size: tuple[int, int], down: int, right: int, context: int
 ) -> None:
     rng = np.random.default_rng(0)
     before, after = rng.uniform(0, 255, (2, 2, 3, *size))
-    rows, columns = np.indices((size[0] + 2 * margin, size[1] + 2 * margin))[:, None].repeat(2, 1)
+    rows, columns = np.indices((size[0] + 2 * context, size[1] + 2 * context))[:, None].repeat(2, 1)
     # The second crop moves the other way.
     ways = np.array([1, -1])[:, None, None]
     grid = as_grid(columns + right * ways, rows + down * ways)
     losses = temporal_loss(
-        torch.from_numpy(before).float(), torch.from_numpy(after).float(), grid, margin
+        torch.from_numpy(before).float(), torch.from_numpy(after).float(), grid, context
     )
     expected = [
         by_hand(before[k], after[k], way * down, way * right) for k, way in ((0, 1), (1, -1))
@@ -275,21 +275,21 @@ def test_whole_pixels_against_a_plain_loop(
 def test_pictures_within_a_margin_against_splines(
     height: int, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The grid is that of the crops with their margins, the pictures have none."""
+    """The grid is that of the crops with their contexts, the pictures have none."""
     only(monkeypatch, "TURN", "ZOOM", "SHIFT", "BEND")
-    margin, crops = 9, smooth(3, height, width)
+    context, crops = 9, smooth(3, height, width)
     grid = move(crops).grid
-    inside = slice(margin, -margin)
+    inside = slice(context, -context)
     before = smooth(5, height, width)[2:, :, inside, inside]
     after = smooth(9, height, width)[6:, :, inside, inside]
-    columns, rows = (axis[:, inside, inside] - margin for axis in pixels(grid))
-    seen = (columns > -0.5) & (columns < width - 2 * margin - 0.5)
-    seen &= (rows > -0.5) & (rows < height - 2 * margin - 0.5)
+    columns, rows = (axis[:, inside, inside] - context for axis in pixels(grid))
+    seen = (columns > -0.5) & (columns < width - 2 * context - 0.5)
+    seen &= (rows > -0.5) & (rows < height - 2 * context - 0.5)
     assert 0.5 < seen.mean() < 1
     difference = (after.numpy() - sampled(before, columns, rows)) * seen[:, None]
     blocks = difference.reshape(3, 3, before.shape[2] // 2, 2, before.shape[3] // 2, 2)
     expected = np.square(blocks.mean((3, 5))).mean((1, 2, 3))
-    losses = temporal_loss(before, after, grid, margin)
+    losses = temporal_loss(before, after, grid, context)
     np.testing.assert_allclose(losses.numpy(), expected, rtol=0.01)
 
 
@@ -338,7 +338,7 @@ def objective(style_path: Path) -> PerceptualLoss:
     return build_objective([load_style(style_path)], (), config, torch.device("cpu"))
 
 
-def make_network(config: TransformerConfig = FOLDED) -> TransformerNet:
+def make_network(config: TransformerConfig = SUBPIXEL) -> TransformerNet:
     torch.manual_seed(0)
     return TransformerNet(config)
 
@@ -348,18 +348,20 @@ def test_a_step_adds_it_to_the_other_losses(
     parts: int, objective: PerceptualLoss, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(update_module, "fast_bf16", lambda _: False)
-    side = 64 + 2 * FOLDED.margin
+    side = 64 + 2 * SUBPIXEL.context
     batch = np.random.default_rng(0).integers(0, 256, (8, side, side, 3), np.uint8)
     terms, gradients = {}, {}
     for weight in (0.0, 50.0, 100.0):
-        update = Update(make_network(), objective, margin=FOLDED.margin, temporal_weight=weight)
+        update = TrainStep(
+            make_network(), objective, context=SUBPIXEL.context, temporal_weight=weight
+        )
         update.parts = parts
         torch.manual_seed(5)
         terms[weight] = update(batch, 8, 0, 0.0)[0][:7].tolist()
         gradients[weight] = torch.cat([g.flatten().clone() for g in update.gradients])
-    for content, style, tv, taught, steady, lattice, total in terms.values():
+    for content, style, tv, taught, steady, checkerboard, total in terms.values():
         assert total == pytest.approx(content + style + tv + taught + steady, rel=1e-5)
-        assert lattice == 0
+        assert checkerboard == 0
     assert terms[0.0][4] == 0
     assert terms[50.0][4] > 0
     assert terms[100.0][4] == pytest.approx(2 * terms[50.0][4], rel=1e-4)
@@ -374,19 +376,19 @@ def test_the_loss_of_a_step_is_that_of_its_pictures(
 ) -> None:
     """Of the first quarter of the crops, repainted amid what surrounds them, before and after."""
     monkeypatch.setattr(update_module, "fast_bf16", lambda _: False)
-    margin = FOLDED.margin
-    side = 64 + 2 * margin
+    context = SUBPIXEL.context
+    side = 64 + 2 * context
     batch = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), np.uint8)
     network = make_network()
-    update = Update(network, objective, margin=margin, temporal_weight=7.0)
+    update = TrainStep(network, objective, context=context, temporal_weight=7.0)
     torch.manual_seed(5)
     found = update(batch, 5, 0, 0.0)[0][4].item()
     torch.manual_seed(5)
     crops = torch.from_numpy(batch[:2]).permute(0, 3, 1, 2).float()
     moved = move(crops)
     with torch.no_grad():
-        pictures = [network(x, surrounded=True) for x in (crops, moved.crops)]
-    losses = temporal_loss(*pictures, moved.grid, margin)
+        pictures = [network(x, has_context=True) for x in (crops, moved.crops)]
+    losses = temporal_loss(*pictures, moved.grid, context)
     assert found == pytest.approx(7.0 * losses.mean().item(), rel=1e-4)
 
 
@@ -394,8 +396,8 @@ def test_weights_that_suit_the_designs(objective: PerceptualLoss, style_path: Pa
     """Fast networks are for films; those of Johnson et al. train as they did."""
     johnson = TransformerConfig(width=4, blocks=1)
     kinds: list[tuple[TransformerConfig, float | None, bool]] = [
-        (FOLDED, None, True),
-        (FOLDED, 0.0, False),
+        (SUBPIXEL, None, True),
+        (SUBPIXEL, 0.0, False),
         (johnson, None, False),
         (johnson, 20.0, True),
     ]
@@ -410,10 +412,11 @@ def test_weights_that_suit_the_designs(objective: PerceptualLoss, style_path: Pa
             assert (step.temporal_loss > 0) is expected
             assert expected or step.temporal_loss == 0
             parts = step.content_loss + step.style_loss + step.tv_loss + step.temporal_loss
-            assert step.total_loss == pytest.approx(parts + step.lattice_loss, rel=1e-5)
+            assert step.total_loss == pytest.approx(parts + step.checkerboard_loss, rel=1e-5)
     config = TrainConfig(style=(style_path,))
     weights = {
-        name: loop_module.temporal_weight(config, preset.design) for name, preset in PRESETS.items()
+        name: loop_module.temporal_weight(config, preset.architecture)
+        for name, preset in PRESETS.items()
     }
     assert weights["quality"] == 0
     assert min(weights["fast"], weights["balanced"]) > 0
@@ -449,9 +452,9 @@ def test_a_run_resumed_moves_its_crops_as_one_never_stopped(
         for row in rows:
             assert row.temporal_loss > 0
             parts = row.content_loss + row.style_loss + row.tv_loss + row.temporal_loss
-            assert row.total_loss == pytest.approx(parts + row.lattice_loss, rel=1e-4)
-        assert [row.lattice_loss > 0 for row in rows] == [False] * 4 + [True]
-    for name in ("temporal_loss", "lattice_loss"):
+            assert row.total_loss == pytest.approx(parts + row.checkerboard_loss, rel=1e-4)
+        assert [row.checkerboard_loss > 0 for row in rows] == [False] * 4 + [True]
+    for name in ("temporal_loss", "checkerboard_loss"):
         assert [getattr(r, name) for r in logs[0]] == [getattr(r, name) for r in logs[1]]
     for result in (whole, resumed):
         saved = tomllib.loads((result.folder / "run.toml").read_text())

@@ -33,7 +33,7 @@ def row(step: int, **more: object) -> LogRow:
         tv_loss=0.0,
         teacher_loss=0.0,
         temporal_loss=0.0,
-        lattice_loss=0.0,
+        checkerboard_loss=0.0,
         total_loss=loss,
         gradient_norm=1.5,
         images_per_second=16.0,
@@ -119,7 +119,7 @@ def test_a_kill_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
     assert len(steps) >= 700
 
 
-@pytest.mark.parametrize("lacking", ["temporal_loss", "lattice_loss"])
+@pytest.mark.parametrize("lacking", ["temporal_loss", "checkerboard_loss"])
 def test_a_log_of_an_earlier_version_is_read(tmp_path: Path, lacking: str) -> None:
     path = tmp_path / "log.csv"
     log = RunLog(tmp_path)
