@@ -20,6 +20,13 @@ TRAINING_PHOTOGRAPHS = (
     "sklearn/datasets/images/china.jpg",
     "sklearn/datasets/images/flower.jpg",
 )
+# A training chooses its best weights by these, so they are neither trained on nor reported.
+VALIDATION_PHOTOGRAPHS = (
+    "matplotlib/mpl-data/sample_data/grace_hopper.jpg",
+    "skimage/data/clock_motion.png",
+    "skimage/data/coins.png",
+)
+_PROJECTS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 SMALLEST_PHOTOGRAPH = 64  # smaller files are icons, not photographs
 
 
@@ -30,6 +37,15 @@ def held_out() -> list[Array]:
         MissingExtraError: scikit-image, which carries them, isn't installed.
     """
     return [load_image(packaged(name)) for name in HELD_OUT_PHOTOGRAPHS]
+
+
+def validation_photographs() -> list[Array]:
+    """Load the photographs by which a training chooses its best weights, HWC uint8 RGB.
+
+    Raises:
+        MissingExtraError: scikit-image or matplotlib, which carry them, isn't installed.
+    """
+    return [load_image(packaged(name)) for name in VALIDATION_PHOTOGRAPHS]
 
 
 def training_photographs() -> list[Array]:
@@ -93,7 +109,7 @@ def packaged(name: str) -> Path:
     package, _, rest = name.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        project = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
+        project = _PROJECTS.get(package, package)
         raise MissingExtraError(
             f"the built-in photographs come with the package {project}: "
             "install it with  pip install 'nst[train]'"

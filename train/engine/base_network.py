@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import nst.models
 from nst.config import Device, ObjectiveConfig
 from nst.io.images import Array
 from nst.models.config import preset_config
@@ -22,11 +23,11 @@ from nst.models.transformer import TransformerNet
 from nst.perceptual.losses import build_objective
 from nst.system.devices import pick_device
 from nst.train.content.dataset import THREADS, Content, batches
-from nst.train.engine.loop import schedule
+from nst.train.engine.schedule import schedule
 from nst.train.engine.step import TOTAL, TrainStep
 from nst.train.run.checkpoint import load_checkpoint
 
-FOLDER = Path(__file__).parent.parent / "models" / "base"
+FOLDER = Path(nst.models.__path__[0]) / "base"
 ROUND = 100  # steps on a style before the next
 SHARES = 0.6, 0.15  # of the way that a round went: of the first round, of the last
 SLOWEST = 0.25  # of the learning rate, in the last round: a new style begins at its peak again

@@ -1,4 +1,4 @@
-"""A style image becomes a network (Johnson et al. 2016): trained, exported, checked, scored."""
+"""Train a network on a style image (Johnson et al. 2016); export, check and score it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
@@ -24,9 +23,8 @@ from nst.io.images import Array, save_image
 from nst.io.sample_images import held_out
 from nst.models.config import preset_config
 from nst.models.transformer import TransformerNet
-from nst.perceptual.losses import PerceptualLoss, build_objective
+from nst.perceptual.losses import build_objective
 from nst.perceptual.style_image import prepare_style
-from nst.perceptual.tensors import to_image, to_tensor
 from nst.system.devices import limit_memory, peak_memory
 from nst.train.config import TrainConfig, model_name
 from nst.train.config_file import load_config, make_config
@@ -34,8 +32,10 @@ from nst.train.content.coco import DownloadProgress
 from nst.train.content.dataset import Content, calibration_images, open_content
 from nst.train.engine.base_network import base_network
 from nst.train.engine.distributed import join_world
-from nst.train.engine.loop import NOT_FINITE, Loop, Step
+from nst.train.engine.loop import NOT_FINITE, Loop
+from nst.train.engine.schedule import temporal_weight
 from nst.train.engine.teacher import make_teacher
+from nst.train.engine.validation import Validator
 from nst.train.evaluation.score import (
     ImageLosses,
     Score,
@@ -45,6 +45,7 @@ from nst.train.evaluation.score import (
     squares,
 )
 from nst.train.export.export import Exported, export_precisions, torch_stylizer
+from nst.train.progress import TrainProgress
 from nst.train.run.checkpoint import Checkpoint, save_checkpoint
 from nst.train.run.folder import (
     CONFIG,
@@ -57,26 +58,26 @@ from nst.train.run.folder import (
     preview_sheet,
 )
 
-TrainProgress = Step
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run leaves.
+    """Files and figures of a run.
 
     Attributes:
-        folder: of the run.
+        folder: folder of the run.
         model, checkpoint, preview: paths of the ONNX file, the weights and the preview sheet.
         exported: all ONNX files, one for each precision; `model` is the first.
-        before: losses of the held-out photographs as they are, mean.
-        after: losses of the same photographs, repainted by the network.
-        score: `model` against the optimiser on the same photographs, if that was asked for.
-        steps, seconds: of training, over all processes that took part one after another.
+        before: mean losses of the held-out photographs themselves.
+        after: mean losses of the same photographs, repainted by the network.
+        score: score of `model` on the same photographs; None if it was not computed.
+        steps, seconds: length of the training, that of resumed runs included.
         device: `cpu` or `cuda`.
-        peak_memory: GB, of the GPU as PyTorch took it or of the process on a CPU; None if unknown.
+        peak_memory: GB that PyTorch took of the GPU, or the process of the machine on a CPU; None
+            if unknown.
         waiting: share of the training's time spent waiting for content.
-        skipped: content files that could not be used, and why.
+        skipped: content files that could not be used, each with the reason.
         interrupted: whether Ctrl-C ended the run before its budget.
     """
 
@@ -97,7 +98,7 @@ class TrainResult:
     interrupted: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Values for JSON; paths are relative to the folder."""
+        """Return values for JSON; paths are relative to the folder."""
         return {
             "model": self.model.name,
             "exported": [e.path.name for e in self.exported],
@@ -119,21 +120,22 @@ def train_style(
     stage: Say = lambda _: None,
     notice: Say = lambda _: None,
 ) -> TrainResult:
-    """Train a network on one style, export it, check, preview and score the export.
+    """Train a network on a style; export it; check, preview and score the export.
 
-    Ctrl-C (KeyboardInterrupt) ends training early and exports what there is. Under torchrun all
-    processes train one network; the first writes the files, and all return the same result.
+    Ctrl-C (KeyboardInterrupt) ends training early and exports the network as it is. Under torchrun
+    all processes train one network; the first writes the files, and all return the same result.
 
     Args:
-        callback: called at every step that was made.
+        callback: called after each step with a finite loss.
         stage: called with the name of each stage as it begins: painting, training, exporting,
             scoring.
-        notice: called with one line for what is out of the ordinary: memory that ran out, steps
-            that were not finite, a style image of an odd shape.
+        notice: called with one line about an unusual event: memory that ran out, steps that were
+            not finite, a style image of an unusual shape.
 
     Raises:
-        ImageError: a style image can't be used. NstError: no usable content, no such device,
-        losses that cease to be finite, an output folder that can't be written.
+        ImageError: a style image can't be used.
+        NstError: there is no usable content or no such device, the losses cease to be finite, or
+            the output folder can't be written.
     """
     return _train(config, None, callback, stage, notice)
 
@@ -144,14 +146,14 @@ def resume_style(
     stage: Say = lambda _: None,
     notice: Say = lambda _: None,
 ) -> TrainResult:
-    """Go on with a run that was stopped, whatever stopped it, from its last checkpoint.
+    """Resume a run that was stopped, from its last checkpoint.
 
-    With a budget of steps, on a CPU with the same number of threads, the network becomes the same
-    bit for bit as if the run had never stopped. A budget of seconds is continued where it was.
+    With a budget of steps, on a CPU with the same number of threads, the network becomes bit for
+    bit the same as if the run had never stopped. A budget of seconds goes on where it was.
 
     Raises:
-        NstError: not a run's folder, or one that came to its end, or is at work in another
-        process; and as `train_style`.
+        NstError: `folder` is no run's folder, or holds a run that has ended or is trained by
+            another process; and as `train_style`.
     """
     state = load_state(folder, notice)
     config = make_config(load_config(folder / CONFIG))
@@ -174,7 +176,7 @@ def _train(
             prepared = [prepare_style(path, side) for path in config.style]
             notes = [note for style in prepared for note in style.notes]
             styles = tuple(style.image for style in prepared)
-            metadata = describe(config)  # the files may change while the network trains
+            metadata = describe(config)  # now, as the files may change while the network trains
             content = _open_content(config, stage)
             metadata["content"] = content.fingerprint
             folder = world.broadcast(make_run_folder(config) if world.main else Path())
@@ -185,7 +187,7 @@ def _train(
             content = _open_content(config, stage)
             notes = []
             if content.fingerprint != metadata["content"]:
-                notes = ["the content has changed since the run began: on with what is there"]
+                notes = ["the content has changed since the run began: training goes on with it"]
         if world.main:
             stack.enter_context(_alone(folder))
         torch.manual_seed(config.seed)
@@ -195,13 +197,18 @@ def _train(
         objective = build_objective(styles, config.style_weights, config.objective, device)
         objective = objective.to(memory_format=torch.channels_last)
 
-        judge = _Judge(network, objective)
-        keeper, loop = None, None
+        validator = Validator(
+            network,
+            objective,
+            temporal_weight=temporal_weight(config, network.config.architecture),
+            checkerboard_weight=config.checkerboard_weight,
+        )
+        run, loop = None, None
         try:
             if world.main:
-                keeper = RunFolder(folder, config, network, judge, metadata, styles, snapshot)
+                run = RunFolder(folder, config, network, validator, metadata, styles, snapshot)
             teacher = make_teacher(config, styles, content, objective, world, stage)
-            for note in notes:  # now nothing is wrong with the input
+            for note in notes:  # here the input is known to be good
                 notice(note)
             stage("training")
             loop = Loop(
@@ -214,23 +221,23 @@ def _train(
                 notice=notice,
                 start=snapshot,
             )
-            loop.run(callback, keeper)
+            loop.run(callback, run)
         except BaseException:
-            if keeper is not None:
-                keeper.close()
+            if run is not None:
+                run.close()
             if world.main and resumed is None and (loop is None or loop.snapshot.step == 0):
                 discard(folder)
             elif world.main:
-                notice(f"nothing is lost: go on with  nst-train --resume {folder}")
+                notice(f"the last checkpoint is kept: resume the run in {folder}")
             raise
         result = None
-        if keeper is not None:
+        if run is not None:
             try:
                 result = _finish(
-                    config, loop, keeper, judge, metadata, styles, content, stage, notice
+                    config, loop, run, validator, metadata, styles, content, stage, notice
                 )
-            finally:  # the model comes first: losses take seconds to draw
-                keeper.close()
+            finally:  # after the export, because the plot takes seconds
+                run.close()
         result = world.broadcast(result)
         assert result is not None
         return result
@@ -247,24 +254,24 @@ def _open_content(config: TrainConfig, stage: Say) -> Content:
 def _finish(
     config: TrainConfig,
     loop: Loop,
-    keeper: RunFolder,
-    judge: _Judge,
+    run: RunFolder,
+    validator: Validator,
     metadata: dict[str, str],
     styles: tuple[Array, ...],
     content: Content,
     stage: Say,
     notice: Say,
 ) -> TrainResult:
-    """Export, check, preview and score what was trained."""
+    """Export, check, preview and score the network with the best validation loss."""
     stage("exporting")
     network, objective, device = loop.network, loop.objective, loop.device
     memory = peak_memory(device)
-    last, _ = judge()
-    if not last <= keeper.best:  # a loss that is no number is not, either
-        if keeper.best == math.inf:
+    last, _ = validator()
+    if not last <= run.best:  # NaN included
+        if run.best == math.inf:
             raise NstError(NOT_FINITE)
-        step = keeper.load_best()
-        notice(f"the network of step {step} is better than the last, and is the one exported")
+        step = run.load_best()
+        notice(f"the network of step {step} is better than the last: it is the one exported")
     network = network.cpu().eval()
     photographs = squares(held_out())
     before = mean_losses([image_losses(objective, p, p) for p in photographs])
@@ -279,7 +286,7 @@ def _finish(
         "losses": json.dumps(after.to_dict()),
     }
     name = config.style[0].stem
-    folder = keeper.path
+    folder = run.path
     checkpoint, preview = folder / f"{name}.safetensors", folder / "preview.png"
     save_checkpoint(checkpoint, network, metadata, styles)
     exported = export_precisions(
@@ -298,7 +305,7 @@ def _finish(
         save_image(preview, preview_sheet(list(styles), paint))
         if config.score:
             stage("scoring")
-            with contextlib.suppress(KeyboardInterrupt):  # all else is done
+            with contextlib.suppress(KeyboardInterrupt):  # everything else is done
                 scored = score(
                     stylizer,
                     photographs,
@@ -324,7 +331,7 @@ def _finish(
         skipped=content.skipped,
         interrupted=loop.interrupted,
     )
-    if not loop.interrupted:  # that one may go on
+    if not loop.interrupted:  # an interrupted run can be resumed
         with replacing(folder / RESULT) as beside:
             beside.write_text(json.dumps(result.to_dict(), indent=2))
     return result
@@ -334,44 +341,18 @@ def _in_own_colors(stylizer: Stylizer, how: KeepColor, image: Array) -> Array:
     return keep_color(stylizer(image), image, how)
 
 
-class _Judge:
-    """How good a network is now: on the held-out photographs, as it trains."""
-
-    def __init__(self, network: TransformerNet, objective: PerceptualLoss) -> None:
-        self._network, self._objective = network, objective
-        self._device = objective.vgg.mean.device
-        self._photographs = squares(held_out())
-        self._batches = [to_tensor(photograph).to(self._device) for photograph in self._photographs]
-        self._targets = [objective.content_features(batch) for batch in self._batches]
-
-    @torch.inference_mode()
-    def __call__(self) -> tuple[float, Array]:
-        """Total loss, mean, and a picture of the photographs beside the results."""
-        self._network.eval()
-        total, rows = 0.0, []
-        for photograph, batch, targets in zip(
-            self._photographs, self._batches, self._targets, strict=True
-        ):
-            image = to_image(self._network(batch, self._network.export_padding))
-            losses = self._objective(to_tensor(image).to(self._device), targets)
-            total += float(losses.total_loss)
-            rows.append(np.hstack([photograph, image]))
-        self._network.train()
-        return total / len(rows), np.vstack(rows)
-
-
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in the same folder."""
+    """Lock a run's folder, so that no other process trains in it."""
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
-        raise NstError(f"{folder} is at work in another process: wait for its end") from error
+        raise NstError(f"another process trains in {folder}: wait until it ends") from error
     try:
         yield
     finally:
         lock.release()
         (folder / ".lock").unlink(missing_ok=True)
-        if not any(folder.iterdir()):  # the run came to nothing
+        if not any(folder.iterdir()):  # the run was discarded
             folder.rmdir()

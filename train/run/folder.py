@@ -24,12 +24,13 @@ from nst.models.transformer import TransformerNet
 from nst.system.devices import peak_memory
 from nst.train.config import TrainConfig
 from nst.train.config_file import save_config
-from nst.train.engine.loop import Step
+from nst.train.progress import TrainProgress
 from nst.train.run.checkpoint import Checkpoint, Snapshot, load_checkpoint, save_checkpoint
 from nst.train.run.environment import environment
-from nst.train.run.log import COLUMNS, LogRow, RunLog
+from nst.train.run.log import COLUMNS, LogRow, RunLog, read_log
+from nst.train.run.plot import plot_losses
 
-CONFIG, RESULT, CHECKPOINTS = "run.toml", "result.json", "checkpoints"
+CONFIG, LOG, RESULT, CHECKPOINTS = "run.toml", "log.csv", "result.json", "checkpoints"
 
 
 def make_run_folder(config: TrainConfig) -> Path:
@@ -107,7 +108,7 @@ class RunFolder:
     `tensorboard/`, and `checkpoints/` with the last `config.keep` states and the best network.
 
     Args:
-        judge: gives the total loss of the held-out photographs and a picture of them.
+        validate: returns the validation loss of the network, and an image to look at.
         header: what all checkpoints say of themselves.
         resumed: the state from which an earlier process's run goes on.
     """
@@ -117,13 +118,13 @@ class RunFolder:
         path: Path,
         config: TrainConfig,
         network: TransformerNet,
-        judge: Callable[[], tuple[float, Array]],
+        validate: Callable[[], tuple[float, Array]],
         header: dict[str, str],
         styles: Sequence[Array],
         resumed: Snapshot | None = None,
     ) -> None:
         self.path, self._config, self._network = path, config, network
-        self._judge, self._header, self._styles = judge, header, styles
+        self._validate, self._header, self._styles = validate, header, styles
         self._folder = path / CHECKPOINTS
         self._best_path = self._folder / "best.safetensors"
         self._saved = time.monotonic()
@@ -135,15 +136,15 @@ class RunFolder:
         elif self._best_path.exists():
             best = load_checkpoint(self._best_path)
             if int(best.metadata["step"]) <= resumed.step:
-                self.best = float(best.metadata["held_out_loss"])
+                self.best = float(best.metadata["validation_loss"])
         self._log = RunLog(path, None if resumed is None else resumed.step)
 
-    def log(self, step: Step, held_out_loss: float | None) -> None:
+    def log(self, progress: TrainProgress, validation_loss: float | None) -> None:
         """Add a step to the log."""
-        values = {name: getattr(step, name) for name in COLUMNS if hasattr(step, name)}
+        values = {name: getattr(progress, name) for name in COLUMNS if hasattr(progress, name)}
         device = next(self._network.parameters()).device
         used = peak_memory(device) if device.type == "cuda" else None
-        self._log.write(LogRow(**values, gpu_memory=used, held_out_loss=held_out_loss))
+        self._log.write(LogRow(**values, gpu_memory=used, validation_loss=validation_loss))
 
     def keep(self, snapshot: Snapshot, *, now: bool = False) -> None:
         """Write a checkpoint if it is time for one, and remove those that are too old."""
@@ -156,13 +157,13 @@ class RunFolder:
             old.unlink(missing_ok=True)
         self._saved = time.monotonic()
 
-    def sample(self, step: int) -> float:
+    def validate(self, step: int) -> float:
         """Judge the network on the held-out photographs; keep the picture, and the best weights."""
-        loss, image = self._judge()
+        loss, image = self._validate()
         self._log.sample(step, image)
         if loss < self.best:
             self.best = loss
-            header = {**self._header, "step": str(step), "held_out_loss": repr(loss)}
+            header = {**self._header, "step": str(step), "validation_loss": repr(loss)}
             save_checkpoint(self._best_path, self._network, header, self._styles)
         return loss
 
@@ -173,8 +174,11 @@ class RunFolder:
         return int(best.metadata["step"])
 
     def close(self) -> None:
-        """Bring the log to its end, and draw the losses."""
+        """Close the log and plot the losses."""
         self._log.close()
+        log = self.path / LOG
+        if log.exists():  # a discarded run has none
+            plot_losses(read_log(log), self.path / "losses.png")
 
 
 def discard(folder: Path) -> None:

@@ -33,7 +33,7 @@ class LogRow:
         images_per_second: over the last steps.
         waiting: share of the time spent waiting for content, 0 to 1.
         gpu_memory: GB at its peak; None on a CPU.
-        held_out_loss: total loss of the held-out photographs; only at samples.
+        validation_loss: loss of the validation photographs; only at samples.
         note: what was out of the ordinary, one line.
     """
 
@@ -52,7 +52,7 @@ class LogRow:
     images_per_second: float
     waiting: float
     gpu_memory: float | None
-    held_out_loss: float | None = None
+    validation_loss: float | None = None
     note: str = ""
 
 
@@ -60,7 +60,7 @@ COLUMNS = tuple(field.name for field in fields(LogRow))
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "newline": ""}
 # Columns that logs of earlier versions lack.
 _LATER = {"temporal_loss": "0", "checkerboard_loss": "0"}
-_WHOLE, _MAYBE = ("step", "images"), ("gpu_memory", "held_out_loss")
+_WHOLE, _MAYBE = ("step", "images"), ("gpu_memory", "validation_loss")
 
 
 class RunLog:
@@ -98,7 +98,7 @@ class RunLog:
             self._writer.writerow(_cells(row))
         except OSError as error:
             raise cannot_write(self._path, error) from error
-        if row.seconds >= self._board_next or row.held_out_loss is not None:
+        if row.seconds >= self._board_next or row.validation_loss is not None:
             self._board_next = row.seconds + BOARD_SECONDS
             self._to_board(lambda board: _add_row(board, row))
 

@@ -85,10 +85,10 @@ def _losses(axes: Axes, rows: Sequence[LogRow]) -> None:
             label=label,
         )
         edges += [np.nanmin(line), np.nanmax(line)]
-    held = [row for row in rows if row.held_out_loss is not None]
-    values = _loggable([row.held_out_loss for row in held])
+    held = [row for row in rows if row.validation_loss is not None]
+    values = _loggable([row.validation_loss for row in held])
     if not np.isnan(values).all():
-        label = f"held-out photographs {thousands(float(values[~np.isnan(values)][-1]))}"
+        label = f"validation photographs {thousands(float(values[~np.isnan(values)][-1]))}"
         axes.plot(
             [row.step for row in held],
             values,

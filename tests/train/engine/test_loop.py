@@ -101,7 +101,7 @@ def assert_the_same_to_the_end(one: Path, other: Path, last: int) -> None:
         for name, value in tensors[0].items():
             assert torch.equal(value, tensors[1][name]), name
     logs = [
-        [(r["step"], r["total_loss"], r["held_out_loss"]) for r in rows(f)] for f in (one, other)
+        [(r["step"], r["total_loss"], r["validation_loss"]) for r in rows(f)] for f in (one, other)
     ]
     assert [row[0] for row in logs[0]] == [str(step) for step in range(1, last + 1)]
     assert logs[0] == logs[1]
@@ -202,7 +202,7 @@ def test_a_run_at_work_is_left_alone(tmp_path: Path, style_path: Path) -> None:
 
     def intrude(progress: TrainProgress) -> None:
         if progress.step == 3:
-            with pytest.raises(NstError, match="at work in another process"):
+            with pytest.raises(NstError, match="another process trains in"):
                 resume_style(tmp_path / "run")
             seen.append("refused")
 
@@ -274,7 +274,7 @@ def test_steps_that_are_never_finite_again_end_the_run_and_lose_nothing(
     with pytest.raises(NstError, match="ceased to be finite"):
         train_style(options(style_path, tmp_path / "run", steps=100), notice=told.append)
     assert not list((tmp_path / "run").glob("*.onnx"))
-    assert "--resume" in told[-1]
+    assert "resume" in told[-1]
     state = load_checkpoint(tmp_path / "run" / "checkpoints" / "step-0000020.safetensors")
     assert state.snapshot is not None
     assert state.snapshot.step == 20
@@ -322,6 +322,47 @@ def test_bad_steps_launched_ahead_are_left_behind(
     # Steps 27 and 28 had begun by then; they count, but nobody hears of them.
     assert [p.step for p in seen] == [*range(1, 24), *range(29, 33)]
     assert result.steps == 32
+
+
+def test_steps_launched_ahead_that_are_never_finite_again_end_the_run(
+    tmp_path: Path, style_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore costs five steps then; restored states are no new good states."""
+    launch_ahead(monkeypatch)
+    calls: list[int] = []
+    poison(monkeypatch, lambda call: calls.append(call) or call > 24)
+    told: list[str] = []
+    config = options(style_path, tmp_path / "run", steps=400, batch_size=1)
+    with pytest.raises(NstError, match="ceased to be finite"):
+        train_style(config, notice=told.append)
+    assert sum("half the learning rate" in line for line in told) == loop_module.RESTORES
+    assert len(calls) < 24 + (loop_module.RESTORES + 2) * (loop_module.BAD_STEPS + 2)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_weights_that_an_update_broke_are_no_good_state(
+    tmp_path: Path, style_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: bool
+) -> None:
+    """The loss of a step is that of the weights before its update."""
+    if ahead:
+        launch_ahead(monkeypatch)
+    launch, broken = Loop._launch, []
+
+    def breaking(self: Loop, batch: Array, done: float, waited: float) -> None:
+        launch(self, batch, done, waited)
+        if self.step == 20 + 2 * ahead and not broken:
+            broken.append(self.step)
+            with torch.no_grad():
+                self.network.output.weight.fill_(torch.inf)
+
+    monkeypatch.setattr(Loop, "_launch", breaking)
+    told: list[str] = []
+    config = options(style_path, tmp_path / "run", steps=40, batch_size=1)
+    result = train_style(config, notice=told.append)
+    assert broken
+    assert ["of step 0" in line for line in told] == [True]
+    assert result.steps == 40
+    assert result.after.total_loss < result.before.total_loss
 
 
 def test_a_network_gone_bad_after_its_best_is_not_the_one_exported(
@@ -405,7 +446,7 @@ def test_one_image_that_does_not_fit_is_told(
     tmp_path: Path, style_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Memory(monkeypatch, 0, torch.OutOfMemoryError("CUDA out of memory"))
-    with pytest.raises(NstError, match="lower --size"):
+    with pytest.raises(NstError, match="lower the size of the crops"):
         train_style(options(style_path, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

@@ -24,7 +24,8 @@ from nst.models.config import TransformerConfig
 from nst.models.transformer import TransformerNet
 from nst.perceptual.losses import build_objective
 from nst.perceptual.tensors import to_tensor
-from nst.train.engine.loop import DEFAULTS, Budget, Loop, schedule
+from nst.train.engine.loop import Loop
+from nst.train.engine.schedule import DEFAULTS, Budget, schedule
 from nst.train.engine.trainer import TrainProgress, train_style
 from nst.train.evaluation.score import squares
 from nst.train.run import folder as run

@@ -61,7 +61,7 @@ def test_rows_come_back_and_the_picture_is_drawn(tmp_path: Path) -> None:
     rows = [
         row(1),
         row(2, total_loss=math.inf, gpu_memory=3.25, note='skipped,\n "not finite"'),
-        row(3, held_out_loss=150e3),
+        row(3, validation_loss=150e3),
     ]
     log = RunLog(tmp_path)
     for each in rows:
@@ -195,7 +195,7 @@ def test_a_picture_of_any_length(tmp_path: Path, count: int) -> None:
 @pytest.mark.filterwarnings("error")
 def test_a_picture_without_a_finite_loss(tmp_path: Path) -> None:
     losses = dict.fromkeys(("content_loss", "style_loss", "total_loss"), math.nan)
-    rows = [row(step, **losses, held_out_loss=math.inf) for step in range(1, 4)]
+    rows = [row(step, **losses, validation_loss=math.inf) for step in range(1, 4)]
     plot_losses(rows, tmp_path / "losses.png")
     assert (tmp_path / "losses.png").is_file()
 
