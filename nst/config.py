@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from nst.errors import UsageError
+from nst.options import Option
 
 Device = Literal["auto", "cpu", "cuda"]
 
-# Where a model repaints: an execution provider of ONNX Runtime (see `nst.infer.runtime.providers`).
+# Execution providers of ONNX Runtime that run a model (see `nst.infer.runtime.providers`).
 Provider = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"]
 PROVIDERS: tuple[str, ...] = get_args(Provider)
 
@@ -21,8 +22,10 @@ PROVIDERS: tuple[str, ...] = get_args(Provider)
 ColorMethod = Literal[
     "reinhard", "idt", "idt_regrain", "mkl", "cholesky", "pca", "luminance", "histogram"
 ]
-# How a repainted photograph keeps its colours (see `nst.color.transfer.keep_color`).
+# Ways in which a repainted photograph keeps its colours (see `nst.color.transfer.keep_color`).
 KeepColor = Literal["luminance", "linear", "histogram"]
+
+_LOOK, _EXPERTS = "How it looks", "Experts"  # headings of the command's help
 
 VGG_LAYERS = tuple(
     f"relu{block}_{index}"
@@ -32,9 +35,25 @@ VGG_LAYERS = tuple(
 
 
 def check_number(
-    name: str, value: float, *, least: float = 0.0, above: bool = False, most: float = math.inf
+    name: str,
+    value: float,
+    *,
+    least: float = 0.0,
+    above: bool = False,
+    most: float = math.inf,
+    whole: bool = False,
 ) -> None:
-    """Raise `UsageError` unless `value` is finite and `least <= value <= most` (`<` if `above`)."""
+    """Check that `value` is a finite number from `least` to `most`.
+
+    Args:
+        above: whether `least` itself is too low.
+        whole: whether the value must be an `int`.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if whole and type(value) is not int:  # no bool either
+        raise UsageError(f"{name} is {value!r}: give a whole number")
     if abs(value) > sys.float_info.max:  # a whole number that no float holds
         value = math.inf
     low = value <= least if above else value < least
@@ -46,10 +65,10 @@ def check_number(
 
 
 def check_weights(name: str, weights: Sequence[float], count: int) -> tuple[float, ...]:
-    """`weights` scaled to sum to one; equal ones if empty.
+    """Scale `weights` so that they sum to one; return `count` equal ones if there are none.
 
     Raises:
-        UsageError: not `count` of them, negative, not finite, or all zero.
+        UsageError: there are not `count` weights, one is negative or not finite, or all are zero.
     """
     if not weights:
         return (1 / count,) * count
@@ -69,28 +88,57 @@ def check_weights(name: str, weights: Sequence[float], count: int) -> tuple[floa
 class ObjectiveConfig:
     """The objective that trainer, optimiser and score share (see `PerceptualLoss`).
 
-    Args:
-        content_layers, style_layers: names of VGG-19 activations, `relu1_1` … `relu5_4`.
-        content_weight, tv_weight: finite, at least 0.
-        style_weight: likewise, not 0 together with `content_weight`; None for one measured for
-            the style, so that `style_strength` means the same for every style.
-        style_strength: multiplies the measured weight, above 0 and at most 1000; of a fixed
-            `style_weight` it changes nothing.
-        style_size: short side in pixels at which a style image meets VGG; sets the stroke size.
-        vgg: `caffe`, `torchvision`, or a file as `FILE:caffe` or `FILE:torchvision`.
-        keep_color: the style image is seen in the photographs' colours, or grey, and they with it;
-            see `nst.color.transfer.style_in_colors_of`.
+    `style_weight` None stands for a weight measured for the style, so that `style_strength` means
+    the same for every style; with a fixed weight the strength has no effect.
+
+    Raises:
+        UsageError: an option makes no sense by itself or beside another.
     """
 
-    content_layers: tuple[str, ...] = ("relu3_3",)
-    style_layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
-    content_weight: float = 1.0
-    style_weight: float | None = None
-    style_strength: float = 1.0
-    tv_weight: float = 0.0
-    style_size: int = 384
-    vgg: str = "caffe"
-    keep_color: KeepColor | None = None
+    content_layers: Annotated[
+        tuple[str, ...], Option("VGG-19 layers of the content loss, with commas.", _EXPERTS)
+    ] = ("relu3_3",)
+    style_layers: Annotated[
+        tuple[str, ...], Option("VGG-19 layers of the style loss, with commas.", _EXPERTS)
+    ] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+    content_weight: Annotated[float, Option("Weight of the content loss.", _EXPERTS)] = 1.0
+    style_weight: Annotated[
+        float | None,
+        Option(
+            "Weight of the style loss, instead of --style-strength. Default: measured for the "
+            "style.",
+            _EXPERTS,
+        ),
+    ] = None
+    style_strength: Annotated[
+        float, Option("Strength of the style: 2 departs further from the photograph.", _LOOK)
+    ] = 1.0
+    tv_weight: Annotated[
+        float, Option("Weight of total variation, which smooths the image.", _LOOK)
+    ] = 0.0
+    style_size: Annotated[
+        int,
+        Option(
+            "Short side in pixels at which VGG-19 sees the style image, instead of --stroke.",
+            _EXPERTS,
+        ),
+    ] = 384
+    vgg: Annotated[
+        str,
+        Option(
+            "VGG-19 weights: caffe (the original ones in 8 bits), torchvision (a download), "
+            "FILE:caffe or FILE:torchvision.",
+            _EXPERTS,
+        ),
+    ] = "caffe"
+    keep_color: Annotated[
+        KeepColor | None,
+        Option(
+            "Keep the photograph's colours: paint its luminance alone, or give the style image "
+            "the photograph's colours first (linear, histogram).",
+            _LOOK,
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         check_number("content weight", self.content_weight)
@@ -102,7 +150,7 @@ class ObjectiveConfig:
             raise UsageError("content and style need at least one layer each")
         if self.content_weight == self.style_weight == 0:
             raise UsageError("content and style weight are both 0: there is nothing to aim at")
-        check_number("style size", self.style_size, least=32, most=4096)
+        check_number("style size", self.style_size, least=32, most=4096, whole=True)
         if self.keep_color not in (None, *get_args(KeepColor)):
             raise UsageError(
                 f"keep color is {self.keep_color!r}: choose {', '.join(get_args(KeepColor))}"
@@ -114,36 +162,44 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class OptimizeConfig:
-    """Options of `nst.perceptual.gatys.optimize`.
+    """Options of `nst.optimize`.
 
-    Args:
-        objective: what is minimised.
-        style_weights: one per style image; empty for equal parts.
-        iterations: steps of the optimiser at each size.
-        sizes: long sides in pixels, coarse to fine; empty for the content's own size.
-        optimizer: `lbfgs` (Gatys et al.) or `adam`.
-        learning_rate: Adam's step in units of the 0–255 scale.
-        init: `content`, `noise`, or the path of an image.
-        seed: of the noise.
-        device: `auto`, `cpu` or `cuda`.
+    `sizes` is empty for the content's own size.
+
+    Raises:
+        UsageError: an option makes no sense by itself or beside another.
     """
 
     objective: ObjectiveConfig = ObjectiveConfig()
-    style_weights: tuple[float, ...] = ()
-    iterations: int = 200
-    sizes: tuple[int, ...] = (512,)
-    optimizer: Literal["lbfgs", "adam"] = "lbfgs"
-    learning_rate: float = 5.0
-    init: str | Path = "content"
-    seed: int = 0
-    device: Device = "auto"
+    style_weights: Annotated[
+        tuple[float, ...],
+        Option("Shares of several style images, as 0.7,0.3. Default: equal.", _LOOK),
+    ] = ()
+    iterations: Annotated[int, Option("Steps of the optimiser at each size.")] = 200
+    sizes: Annotated[
+        tuple[int, ...],
+        Option(
+            "Long side in pixels; several, as 256,512,1024, work from coarse to fine; "
+            "0 keeps the photograph's.",
+            name="size",
+        ),
+    ] = (512,)
+    optimizer: Annotated[Literal["lbfgs", "adam"], Option("Gradient method.", _EXPERTS)] = "lbfgs"
+    learning_rate: Annotated[
+        float, Option("Levels per step of Adam, of 0 to 255.", _EXPERTS, "lr")
+    ] = 5.0
+    init: Annotated[
+        str | Path, Option("Image to start from: content, noise, or an image file.", _LOOK)
+    ] = "content"
+    seed: Annotated[int, Option("Random seed of the noise.", _EXPERTS)] = 0
+    device: Annotated[Device, Option("Device to compute on.")] = "auto"
 
     def __post_init__(self) -> None:
-        check_number("iterations", self.iterations, least=1)
+        check_number("iterations", self.iterations, least=1, whole=True)
         check_number("learning rate", self.learning_rate, above=True)
-        check_number("seed", self.seed, most=2**63 - 1)
+        check_number("seed", self.seed, most=2**63 - 1, whole=True)
         for size in self.sizes:
-            check_number("size", size, least=32, most=8192)
+            check_number("size", size, least=32, most=8192, whole=True)
         if list(self.sizes) != sorted(self.sizes):
             raise UsageError(f"sizes are {self.sizes}: give them from coarse to fine")
         if self.optimizer not in ("lbfgs", "adam"):

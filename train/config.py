@@ -1,18 +1,23 @@
-"""Options of training, validated once, free of torch so that commands start fast."""
+"""Options of a training, checked once, free of torch so that commands start fast."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from nst.config import Device, ObjectiveConfig, check_number, check_weights
 from nst.errors import UsageError
-from nst.models.config import preset_config
+from nst.models.config import PRESETS, preset_config
+from nst.options import Option
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+# Headings of the command's help.
+_LOOK, _CONTENT, _QUALITY = "How it looks", "Content", "Quality"
+_MACHINE, _RUN = "Machine and memory", "Run and files"
+_MODEL, _EXPERTS = "Model and its description", "Experts"
 
 
 def check_precisions(precisions: Sequence[str]) -> None:
@@ -28,106 +33,132 @@ def check_precisions(precisions: Sequence[str]) -> None:
 
 
 def model_name(name: str, precision: str) -> str:
-    """The file's name of a model: `wave.onnx` for fp32, `wave-int8.onnx` and so on else."""
+    """Name the file of a model: `wave.onnx` for fp32, `wave-int8.onnx` and so on for others."""
     return f"{name}.onnx" if precision == "fp32" else f"{name}-{precision}.onnx"
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Options of `nst.train.engine.trainer.train_style`.
+    """Options of `nst.train_style`; the command `nst-train` shows the text of each.
 
-    Args:
-        style: paths of the style images.
-        style_weights: one per style image; empty for equal parts.
-        content: folder of training photographs, searched recursively; `coco` for COCO's val2017,
-            downloaded once; None for the built-in ones.
-        out: folder of the run; None for `runs/STYLE`, numbered if that exists.
-        preset: name of the network's shape.
-        from_scratch: begin with random weights, not with the preset's base network.
-        objective: what is minimised.
-        teacher: `optimizer`, or a model (ONNX or checkpoint) to learn from beside the objective;
-            None for neither.
-        teacher_weight: of the difference from the teacher's pictures.
-        temporal_weight: of the temporal loss, which keeps films from flickering; None for what
-            suits the preset.
-        checkerboard_weight: of the checkerboard loss, which keeps dots and meshes out of plain regions.
-        teacher_images: crops that the optimiser paints as targets.
-        teacher_iterations: of the optimiser on each.
-        size: side of the training crops, pixels.
-        batch_size: crops a step at the full size, over all processes; None for what suits the
-            device.
-        learning_rate: at its peak; None for what suits the preset.
-        max_memory: GB of GPU memory that PyTorch may take; None for all.
-        steps, seconds: the budget, one of them; both None for what suits the device.
-        seed: of weights, crops and drawn scenes.
-        device: `auto`, `cpu` or `cuda`.
-        save_every: seconds from one checkpoint to the next.
-        keep: how many checkpoints stay, beside the best.
-        samples: how often in a run held-out photographs are repainted and judged.
-        precisions: of the exported models: `fp32`, `fp16`, `int8`.
-        score: whether to end with the iterations of the optimiser that the model is worth.
-        title, artist, year: of the style, for the model's metadata; title None for the file's name.
+    `None` stands for a default that depends on the device, the preset or the style image.
+
+    Raises:
+        UsageError: an option makes no sense by itself or beside another.
     """
 
-    style: tuple[Path, ...]
-    style_weights: tuple[float, ...] = ()
-    content: Path | None = None
-    out: Path | None = None
-    preset: str = "balanced"
-    from_scratch: bool = False
+    style: Annotated[
+        tuple[Path, ...], Option("Style image, or several, each with its own --style.")
+    ]
+    seconds: Annotated[
+        float | None, Option("Time to train. Default: 60 on a GPU, 525 on a CPU.")
+    ] = None
+    out: Annotated[Path | None, Option("Folder of the run. Default: runs/STYLE.")] = None
     objective: ObjectiveConfig = ObjectiveConfig()
-    teacher: str | None = None
-    teacher_weight: float = 1.0
-    temporal_weight: float | None = None
-    checkerboard_weight: float = 25_000.0
-    teacher_images: int = 64
-    teacher_iterations: int = 100
-    size: int = 256
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    steps: int | None = None
-    seconds: float | None = None
-    max_memory: float | None = None
-    seed: int = 0
-    device: Device = "auto"
-    save_every: float = 30.0
-    keep: int = 3
-    samples: int = 10
-    precisions: tuple[str, ...] = ("fp32",)
-    score: bool = True
-    title: str | None = None
-    artist: str = ""
-    year: str = ""
+    style_weights: Annotated[
+        tuple[float, ...],
+        Option("Shares of several style images, as 0.7,0.3. Default: equal.", _LOOK),
+    ] = ()
+    content: Annotated[
+        Path | None,
+        Option(
+            "Folder of photographs, or coco (0.8 GB, downloaded once). Default: built-in.", _CONTENT
+        ),
+    ] = None
+    size: Annotated[int, Option("Side of the training crops in pixels.", _CONTENT)] = 256
+    preset: Annotated[str, Option(f"Network preset: {', '.join(PRESETS)}.", _QUALITY)] = "balanced"
+    from_scratch: Annotated[
+        bool, Option("Begin with random weights, not with the base network.", _QUALITY)
+    ] = False
+    steps: Annotated[int | None, Option("Steps to train, instead of --seconds.", _QUALITY)] = None
+    teacher: Annotated[
+        str | None,
+        Option(
+            "Learn also from: optimizer, or an ONNX file or checkpoint. Default: none.", _QUALITY
+        ),
+    ] = None
+    score: Annotated[bool, Option("Compare with the optimiser at the end.", _QUALITY)] = True
+    device: Annotated[Device, Option("Device to train on.", _MACHINE)] = "auto"
+    batch_size: Annotated[
+        int | None,
+        Option("Crops in a step, over all processes. Default: 16 on a GPU, 1 on a CPU.", _MACHINE),
+    ] = None
+    max_memory: Annotated[
+        float | None, Option("Most GPU memory to take, GB. Default: all.", _MACHINE)
+    ] = None
+    samples: Annotated[
+        int, Option("Number of times that a run repaints and judges photographs.", _RUN)
+    ] = 10
+    save_every: Annotated[float, Option("Seconds between checkpoints.", _RUN)] = 30.0
+    keep: Annotated[int, Option("Checkpoints to keep, beside the best.", _RUN)] = 3
+    precisions: Annotated[
+        tuple[str, ...],
+        Option(
+            f"Precisions of the models, with commas: {', '.join(PRECISIONS)}.", _MODEL, "precision"
+        ),
+    ] = ("fp32",)
+    title: Annotated[
+        str | None, Option("Title of the style. Default: the file's name.", _MODEL)
+    ] = None
+    artist: Annotated[str, Option("Artist of the style.", _MODEL)] = ""
+    year: Annotated[str, Option("Year of the style.", _MODEL)] = ""
+    learning_rate: Annotated[
+        float | None,
+        Option("Peak learning rate. Default: what suits the preset.", _EXPERTS, "lr"),
+    ] = None
+    teacher_weight: Annotated[float, Option("Weight of the teacher loss.", _EXPERTS)] = 1.0
+    temporal_weight: Annotated[
+        float | None,
+        Option(
+            "Weight of the temporal loss, which keeps video from flickering. "
+            "Default: what suits the preset.",
+            _EXPERTS,
+        ),
+    ] = None
+    checkerboard_weight: Annotated[
+        float,
+        Option(
+            "Weight of the checkerboard loss, which keeps dots and meshes out of flat regions.",
+            _EXPERTS,
+        ),
+    ] = 25_000.0
+    teacher_images: Annotated[
+        int, Option("Crops that the optimiser paints as targets.", _EXPERTS)
+    ] = 64
+    teacher_iterations: Annotated[
+        int, Option("Iterations of the optimiser on each of them.", _EXPERTS)
+    ] = 100
+    seed: Annotated[int, Option("Random seed.", _EXPERTS)] = 0
 
     def __post_init__(self) -> None:
         if not self.style:
-            raise UsageError("no style image is given: name one with --style")
+            raise UsageError("no style image is given: name one")
         check_weights("style weights", self.style_weights, len(self.style))
         try:
             preset_config(self.preset)
         except ValueError as error:
             raise UsageError(str(error)) from error
         check_precisions(self.precisions)
-        check_number("size", self.size, least=64, most=2048)
+        check_number("size", self.size, least=64, most=2048, whole=True)
         if self.learning_rate is not None:
             check_number("learning rate", self.learning_rate, above=True, most=1)
-        check_number("seed", self.seed, most=2**63 - 1)
+        check_number("seed", self.seed, most=2**63 - 1, whole=True)
         if self.batch_size is not None:
-            check_number("batch size", self.batch_size, least=1, most=4096)
+            check_number("batch size", self.batch_size, least=1, most=4096, whole=True)
         check_number("teacher weight", self.teacher_weight)
         if self.temporal_weight is not None:
             check_number("temporal weight", self.temporal_weight)
         check_number("checkerboard weight", self.checkerboard_weight)
-        check_number("teacher images", self.teacher_images, least=1, most=100_000)
-        check_number("teacher iterations", self.teacher_iterations, least=1, most=1000)
+        check_number("teacher images", self.teacher_images, least=1, most=100_000, whole=True)
+        check_number("teacher iterations", self.teacher_iterations, least=1, most=1000, whole=True)
         check_number("save every", self.save_every)
-        check_number("keep", self.keep, least=1)
-        check_number("samples", self.samples)
+        check_number("keep", self.keep, least=1, whole=True)
+        check_number("samples", self.samples, whole=True)
         if self.max_memory is not None:
             check_number("max memory", self.max_memory, above=True)
         if self.steps is not None and self.seconds is not None:
             raise UsageError("steps and seconds are both given: choose one budget")
         if self.steps is not None:
-            check_number("steps", self.steps, least=1)
+            check_number("steps", self.steps, least=1, whole=True)
         if self.seconds is not None:
             check_number("seconds", self.seconds, above=True)

@@ -7,26 +7,17 @@ import os
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_origin
 
-from nst.config import Device, KeepColor, ObjectiveConfig
+from nst.config import ObjectiveConfig
 from nst.errors import NstError, UsageError, needs_extra
 from nst.io.files import replacing
+from nst.options import OptionField, option_fields
 from nst.train.config import TrainConfig
 
-# Fields whose option has another name.
-_OPTIONS = {"learning_rate": "lr", "precisions": "precision"}
-_OBJECTIVE = {field.name: str(field.type) for field in fields(ObjectiveConfig)}
-# Every key, with the type of its field as the dataclass spells it.
-KEYS: dict[str, str] = {
-    _OPTIONS.get(field.name, field.name): str(field.type)
-    for field in (*fields(TrainConfig), *fields(ObjectiveConfig))
-    if field.name != "objective"
-}
-_CHOICES = {"Device": get_args(Device), "KeepColor": get_args(KeepColor)}
+# Every key: the name of an option of the command.
+KEYS: dict[str, OptionField] = {option.name: option for option in option_fields(TrainConfig)}
 _ERRORS = sys.getfilesystemencodeerrors()  # a file's name need not be valid text
 _HEAD = (
     "# Options of nst-train, for  nst-train --config FILE.  Paths start at this file's folder.\n"
@@ -41,17 +32,17 @@ def make_config(options: Mapping[str, Any]) -> TrainConfig:
     """
     if options.get("style_weight") is not None and options.get("style_strength", 1) != 1:
         raise UsageError("style weight and style strength are both given: choose one")
-    names = {option: field for field, option in _OPTIONS.items()}
-    values = {"style": (), **{names.get(key, key): value for key, value in options.items()}}
-    objective = {name: values.pop(name) for name in _OBJECTIVE if name in values}
-    return TrainConfig(objective=ObjectiveConfig(**objective), **values)
+    style = {"style": (), **options}
+    chosen: dict[type, dict[str, Any]] = {TrainConfig: {}, ObjectiveConfig: {}}
+    for name, value in style.items():
+        chosen[KEYS[name].owner][KEYS[name].field] = value
+    return TrainConfig(objective=ObjectiveConfig(**chosen[ObjectiveConfig]), **chosen[TrainConfig])
 
 
 def flat_options(config: TrainConfig) -> dict[str, Any]:
-    """The inverse of `make_config`, complete."""
+    """Flatten a config: the inverse of `make_config`, complete."""
     values = {**vars(config), **vars(config.objective)}
-    del values["objective"]
-    return {_OPTIONS.get(name, name): value for name, value in values.items()}
+    return {name: values[option.field] for name, option in KEYS.items()}
 
 
 def save_config(path: Path, config: TrainConfig) -> None:
@@ -116,39 +107,24 @@ def _without_style(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(key: str, value: object) -> Any:
-    """A value of the file as the dataclass wants it."""
+    """Check a value of the file against the type of its field."""
     if key not in KEYS:
-        near = [_OPTIONS[key]] if key in _OPTIONS else difflib.get_close_matches(key, KEYS, 1)
-        mend = f"did you mean {near[0]}?" if near else "see nst-train --help for those there are"
+        renamed = [option.name for option in KEYS.values() if option.field == key]
+        near = renamed or difflib.get_close_matches(key, KEYS, 1)
+        mend = f"did you mean {near[0]}?" if near else "see nst-train --help for the options"
         raise UsageError(f"there is no option {key}: {mend}")
-    kind = KEYS[key].removesuffix(" | None")
-    if kind.startswith("tuple["):
-        values = value if isinstance(value, list) else [value]  # one needs no brackets
-        return tuple(_single(key, kind[len("tuple[") : -len(", ...]")], v) for v in values)
-    return _single(key, kind, value)
-
-
-def _single(key: str, kind: str, value: object) -> Any:
-    if kind == "float" and type(value) is int:
-        with suppress(OverflowError):
-            return float(value)
-    if kind == "Path" and isinstance(value, str):
-        return Path(value)
-    if kind in _CHOICES and value not in _CHOICES[kind]:
-        raise UsageError(f"{key} is {_quoted(value)}: choose {', '.join(_CHOICES[kind])}")
-    wanted, mend = {
-        "int": (int, "give a whole number"),
-        "float": (float, "give a number"),
-        "bool": (bool, "give true or false"),
-    }.get(kind, (str, 'give text in quotes, as "text"'))
-    if type(value) is not wanted:  # not isinstance: True is no number here
-        raise UsageError(f"{key} is {_quoted(value)}: {mend}")
-    return value
-
-
-def _quoted(value: object) -> str:
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
+    with needs_extra("a config file"):
+        from pydantic import TypeAdapter, ValidationError
+    kind = KEYS[key].type
+    if get_origin(kind) is tuple:
+        value = tuple(value) if isinstance(value, list) else (value,)  # one needs no brackets
+    try:  # strict: pydantic else takes "3" for 3 and true for 1; a path is text in TOML
+        return TypeAdapter(kind).validate_python(value, strict="Path" not in str(kind))
+    except ValidationError as error:
+        found = error.errors()[0]
+        text = repr(found["input"])[:60]
+        why = found["msg"].removeprefix("Input ")
+        raise UsageError(f"{key} is {text}: it {why[0].lower()}{why[1:]}") from error
 
 
 def _move_paths(options: Mapping[str, Any], move: Callable[[str], str]) -> dict[str, Any]:

@@ -10,17 +10,18 @@ import typer
 from typer.core import TyperGroup
 
 from nst.cli.console import Debug, command, progress_bar, say
-from nst.cli.options import check_image_target, given_options
+from nst.cli.fields import given_options
+from nst.cli.options import check_image_target
 from nst.config import ColorMethod, check_number
 from nst.errors import UsageError, needs_extra
 from nst.io.files import check_writable, replacing
 
-SourceArgument = Annotated[Path, typer.Argument(help="Image to give other colours.")]
-ReferenceArgument = Annotated[Path, typer.Argument(help="Image whose colours it gets.")]
+SourceArgument = Annotated[Path, typer.Argument(help="Image to recolour.")]
+ReferenceArgument = Annotated[Path, typer.Argument(help="Image that gives the colours.")]
 
 
 class _DefaultGroup(TyperGroup):
-    """`nst color A B` is `nst color transfer A B`."""
+    """Group of commands that runs `nst color transfer A B` for `nst color A B`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, "--help"):
@@ -47,17 +48,17 @@ def transfer_command(
     reference: ReferenceArgument,
     out: Annotated[Path, typer.Option(help="Image to write; the suffix names the format.")],
     method: Annotated[
-        ColorMethod, typer.Option(help="How; nst color compare shows what each one does.")
+        ColorMethod, typer.Option(help="Method; nst color compare shows the result of each.")
     ] = "idt_regrain",
     space: Annotated[
-        Literal["lalphabeta", "cielab"], typer.Option(help="Of the method reinhard.")
+        Literal["lalphabeta", "cielab"], typer.Option(help="Colour space of the method reinhard.")
     ] = "lalphabeta",
-    iterations: Annotated[int, typer.Option(help="Of the methods idt and idt_regrain.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the methods idt and idt_regrain.")] = 0,
-    quality: Annotated[int, typer.Option(help="Of JPEG and WebP, 1 to 100.")] = 95,
+    iterations: Annotated[int, typer.Option(help="Rotations of idt and idt_regrain.")] = 10,
+    seed: Annotated[int, typer.Option(help="Random seed of idt and idt_regrain.")] = 0,
+    quality: Annotated[int, typer.Option(help="Quality of JPEG and WebP, 1 to 100.")] = 95,
     debug: Debug = False,
 ) -> None:
-    """Give an image the colours of another; the word transfer may be left out.
+    """Give an image the colours of another; you may leave out the word transfer.
 
     Size, orientation, EXIF and transparency are kept.
     """
@@ -65,7 +66,7 @@ def transfer_command(
     given = {k: v for k, v in given_options(ctx, locals()).items() if k in owners}
     for name in given:
         if method not in owners[name]:
-            raise UsageError(f"--{name} is of the methods {' and '.join(owners[name])} only")
+            raise UsageError(f"--{name} is for the methods {' and '.join(owners[name])} only")
     from nst.color.transfer import METHODS
     from nst.io.images import load_image, load_picture, save_image
 
@@ -85,21 +86,21 @@ _IDT = ("idt", "idt_regrain")
 def compare_command(
     source: SourceArgument,
     reference: ReferenceArgument,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures and the table.")],
+    out: Annotated[Path, typer.Option(help="Folder for the images and the table.")],
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the table as JSON, not as text.")
+        bool, typer.Option("--json", help="Print the table as JSON instead of text.")
     ] = False,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the table as Markdown, not as text.")
+        bool, typer.Option("--markdown", help="Print the table as Markdown instead of text.")
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """What every method makes of an image, and how near it comes to the other's colours.
+    """Recolour an image by every method, and measure how near each comes to the reference.
 
-    In the folder: a picture for each method, `comparison.png` with all of them above their
+    The folder gets an image for each method, `comparison.png` with all of them above their
     histograms, and the table as `comparison.csv`, `.json`, `.md` and `.txt`.
     KL is the Kullback–Leibler divergence of the result's histogram from the reference's (256 bins,
-    nats, no smoothing: inf where the reference lacks a level), W1 the Wasserstein distance in
+    nats, no smoothing: inf where the reference lacks a level). W1 is the Wasserstein distance in
     levels.
     """
     if as_json and markdown:
@@ -109,7 +110,7 @@ def compare_command(
     from nst.io.images import load_image, save_image
 
     with needs_extra("nst color compare"):
-        import matplotlib  # noqa: F401 - before seconds of work
+        import matplotlib  # noqa: F401 - fails before seconds of work
     image, colors = load_image(source), load_image(reference)
     check_writable(out / "comparison.png")
     with progress_bar() as bar:

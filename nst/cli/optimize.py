@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.progress import TextColumn
 
 from nst.cli.console import Debug, command, progress_bar, say
+from nst.cli.fields import make_config, with_options
 from nst.cli.options import (
-    ContentWeightOption,
-    DeviceOption,
-    KeepColorOption,
-    SeedOption,
     StrokeOption,
     StyleOption,
-    StyleSizeOption,
-    StyleStrengthOption,
-    StyleWeightOption,
-    StyleWeightsOption,
-    TVWeightOption,
-    VGGOption,
     check_image_target,
     check_rivals,
-    expert,
-    given_options,
-    look,
-    numbers,
     stroke_size,
-    whole_numbers,
 )
 from nst.config import ObjectiveConfig, OptimizeConfig
 from nst.errors import UsageError, needs_extra
 from nst.formatting import clock, thousands
 from nst.io.files import check_writable
-
-_CONFIG = OptimizeConfig()
-_OBJECTIVE = ObjectiveConfig()
 
 
 def register(app: typer.Typer) -> None:
@@ -46,66 +30,29 @@ def register(app: typer.Typer) -> None:
 
 
 @command
+@with_options(OptimizeConfig)
 def optimize_command(
-    ctx: typer.Context,
     content: Annotated[Path, typer.Argument(help="Photograph to repaint.")],
     style: StyleOption,
     out: Annotated[Path, typer.Option(help="Image to write; the suffix names the format.")],
-    style_weights: StyleWeightsOption = "",
-    size: Annotated[
-        str,
-        typer.Option(
-            help="Long side, pixels; several, as 256,512,1024, work from coarse to fine; "
-            "0 keeps the photograph's."
-        ),
-    ] = ",".join(map(str, _CONFIG.sizes)),
-    iterations: Annotated[int, typer.Option(help="Steps at each size.")] = _CONFIG.iterations,
+    given: Mapping[str, Any],
     save_every: Annotated[
-        int, typer.Option(help="Also save every k-th image, as OUT-0050.png; 0 for none.")
+        int, typer.Option(help="Also save the image of every k-th step, as OUT-0050.png; 0: none.")
     ] = 0,
-    style_strength: StyleStrengthOption = _OBJECTIVE.style_strength,
     stroke: StrokeOption = 1.0,
-    tv_weight: TVWeightOption = _OBJECTIVE.tv_weight,
-    keep_color: KeepColorOption = _OBJECTIVE.keep_color,
-    init: Annotated[str, look(help="Start from: content, noise, or an image file.")] = str(
-        _CONFIG.init
-    ),
-    device: DeviceOption = _CONFIG.device,
-    style_weight: StyleWeightOption = _OBJECTIVE.style_weight,
-    content_weight: ContentWeightOption = _OBJECTIVE.content_weight,
-    style_size: StyleSizeOption = _OBJECTIVE.style_size,
-    optimizer: Annotated[
-        Literal["lbfgs", "adam"], expert(help="Gradient method.")
-    ] = _CONFIG.optimizer,
-    learning_rate: Annotated[
-        float, expert("--lr", help="Adam's step, in levels of 0 to 255.")
-    ] = _CONFIG.learning_rate,
-    vgg: VGGOption = _OBJECTIVE.vgg,
-    seed: SeedOption = _CONFIG.seed,
     debug: Debug = False,
 ) -> None:
-    """Repaint one photograph by optimising its pixels (Gatys et al.): slow, the best quality."""
-    given = given_options(ctx, locals())
+    """Repaint one photograph by optimising its pixels (Gatys et al.): slow, of the best quality."""
     check_rivals(given)
-    config = OptimizeConfig(
-        objective=ObjectiveConfig(
-            content_weight=content_weight,
-            style_weight=style_weight,
-            style_strength=style_strength,
-            tv_weight=tv_weight,
-            style_size=stroke_size(stroke) if "stroke" in given else style_size,
-            vgg=vgg,
-            keep_color=keep_color,
-        ),
-        style_weights=numbers("--style-weights", style_weights),
-        iterations=iterations,
-        sizes=() if size.strip() == "0" else whole_numbers("--size", size),
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        init=init if init in ("content", "noise") else Path(init),
-        seed=seed,
-        device=device,
-    )
+    options = dict(given)
+    if "stroke" in given:
+        options["style_size"] = stroke_size(stroke)
+    if options.get("size") == (0,):
+        options["size"] = ()
+    if options.get("init") not in (None, "content", "noise"):
+        options["init"] = Path(options["init"])
+    objective = make_config(ObjectiveConfig, options)
+    config: OptimizeConfig = make_config(OptimizeConfig, options, objective=objective)
     if save_every < 0:
         raise UsageError(f"--save-every is {save_every}: give a number of steps, or 0")
     from nst.io.images import load_image, save_image
@@ -125,7 +72,7 @@ def optimize_command(
 
         def report(progress: OptimizeProgress) -> None:
             nonlocal last
-            if last is None:  # now nothing is wrong with the input
+            if last is None:  # after the first step the input is known to be good
                 for note in (note for image in prepared for note in image.notes):
                     say(f"note: {note}")
             last = progress

@@ -1,67 +1,35 @@
-"""Options that several commands share, and how their texts are parsed."""
+"""Options that several commands share, and the parsers of their texts."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Mapping
-from functools import partial
+from collections.abc import Container, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from nst.config import Device, KeepColor, ObjectiveConfig, check_number
+from nst.config import Device, ObjectiveConfig, check_number
 from nst.errors import ImageError, UsageError
 from nst.io.files import same_file
 
 _OBJECTIVE = ObjectiveConfig()
 
-# Options in groups of the help.
-look = partial(typer.Option, rich_help_panel="How it looks")
-expert = partial(typer.Option, rich_help_panel="Experts")
-
 StyleOption = Annotated[
-    list[Path], typer.Option("--style", help="Style image; repeat for a blend of several.")
+    list[Path], typer.Option("--style", help="Style image, or several, each with its own --style.")
 ]
-StyleWeightsOption = Annotated[
-    str, typer.Option(help="Shares of the style images, as 0.7,0.3. Default: equal parts.")
+StrokeOption = Annotated[
+    float,
+    typer.Option(help="Size of the strokes: 2 is twice as large.", rich_help_panel="How it looks"),
 ]
-StyleStrengthOption = Annotated[
-    float, look(help="How far to leave the photograph: 2 is farther, 0.5 closer.")
-]
-StrokeOption = Annotated[float, look(help="Size of the strokes: 2 is twice as large.")]
-KeepColorOption = Annotated[
-    KeepColor | None,
-    look(
-        help="Keep the photograph's colours: paint its luminance alone, or give the style image "
-        "the photograph's colours first (linear, histogram)."
-    ),
-]
-TVWeightOption = Annotated[float, look(help="Smoothness: weight of total variation.")]
-StyleWeightOption = Annotated[
-    float | None,
-    expert(help="Of the style loss, instead of --style-strength. Default: measured for the style."),
-]
-ContentWeightOption = Annotated[float, expert(help="Of the content loss.")]
-StyleSizeOption = Annotated[
-    int,
-    expert(help="Short side of the style image for VGG, pixels, instead of --stroke."),
-]
-VGGOption = Annotated[
-    str,
-    expert(
-        "--vgg", help="VGG-19 weights: caffe, torchvision (download), FILE:caffe, FILE:torchvision."
-    ),
-]
-DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
-SeedOption = Annotated[int, expert(help="Of everything random.")]
+DeviceOption = Annotated[Device, typer.Option(help="Device to compute on.")]
 
 
 def numbers(name: str, text: str) -> tuple[float, ...]:
-    """`0.7,0.3` as numbers.
+    """Parse `0.7,0.3`, the text of option `name`.
 
     Raises:
-        UsageError: something between the commas is none.
+        UsageError: a part is not a number.
     """
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
@@ -70,10 +38,10 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
 
 
 def whole_numbers(name: str, text: str) -> tuple[int, ...]:
-    """`256,512` as numbers.
+    """Parse `256,512`, the text of option `name`.
 
     Raises:
-        UsageError: something between the commas is none.
+        UsageError: a part is not a whole number.
     """
     try:
         return tuple(int(part) for part in text.split(","))
@@ -82,22 +50,12 @@ def whole_numbers(name: str, text: str) -> tuple[int, ...]:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """`fp32, int8` as its parts."""
+    """Split `fp32, int8` at its commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def given_options(ctx: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a command's arguments `values` that the command line gives, not their defaults."""
-    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
-    return {
-        name: values[name]  # not ctx.params[name], which need not have the type asked for
-        for name, source in sources.items()
-        if source is not None and source.name == "COMMANDLINE"
-    }
-
-
 def check_rivals(given: Container[str]) -> None:
-    """Raise `UsageError` where an option is given and the one that it stands in for too."""
+    """Raise `UsageError` if two options are given of which one replaces the other."""
     for one, other in (("style_strength", "style_weight"), ("stroke", "style_size")):
         if one in given and other in given:
             names = f"--{one} and --{other}".replace("_", "-")
@@ -105,20 +63,20 @@ def check_rivals(given: Container[str]) -> None:
 
 
 def stroke_size(stroke: float) -> int:
-    """The style size for `--stroke`.
+    """Return the style size in pixels for a value of `--stroke`.
 
     Raises:
-        UsageError: not of 0.1 to 10.
+        UsageError: the value is not from 0.1 to 10.
     """
     check_number("stroke", stroke, least=0.1, most=10)
     return round(_OBJECTIVE.style_size * stroke)
 
 
 def check_image_target(out: Path, sources: Iterable[Path]) -> None:
-    """Raise before any work where an image can't be written to `--out`, or would go over another.
+    """Check before any work that `--out` names an image format and overwrites no source.
 
     Raises:
-        ImageError: no suffix of an image format. UsageError: it is one of the sources.
+        ImageError: the suffix is not that of an image format. UsageError: it is one of the sources.
     """
     from nst.io.images import WRITE_FORMATS
 

@@ -51,6 +51,9 @@ def test_weights_are_shares(weights: list[float]) -> None:
         {"sizes": (7,)},
         {"optimizer": "sgd"},
         {"learning_rate": 0},
+        {"iterations": 1.5},
+        {"sizes": (64.5,)},
+        {"seed": 1.0},
     ],
 )
 def test_bad_optimize_options(options: dict[str, object]) -> None:
@@ -71,6 +74,12 @@ def test_bad_optimize_options(options: dict[str, object]) -> None:
         {"learning_rate": math.inf},
         {"style_weights": (1.0, 2.0)},
         {"seed": -1},
+        {"batch_size": 1.5},
+        {"steps": 10.0},
+        {"keep": True},
+        {"samples": 0.5},
+        {"teacher_images": 8.5},
+        {"size": 256.5},
     ],
 )
 def test_bad_train_options(options: dict[str, object]) -> None:

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nst.cli.console import Debug, command, fail, progress_bar, say
-from nst.cli.options import DeviceOption, StyleOption, check_rivals, given_options, numbers
+from nst.cli.fields import with_options
+from nst.cli.options import DeviceOption, StyleOption, check_rivals, numbers
 from nst.config import ObjectiveConfig, check_number
 from nst.errors import UsageError, needs_extra
 from nst.formatting import thousands
 from nst.infer.cli.options import ProviderOption, ThreadsOption
 from nst.io.files import check_writable
+from nst.options import option_fields
 
 if TYPE_CHECKING:
     from nst.train.evaluation.score import Score, ScoreProgress
 
 SHOWN = (0, 5, 10, 25, 50, 100, 200, 500, 1000)  # iterations of the curve that are printed
 MOST_ITERATIONS = 1000
-_objective = partial(typer.Option, rich_help_panel="Objective (default: as in the training)")
-OBJECTIVE_OPTIONS = [field.name for field in fields(ObjectiveConfig)]
+_OBJECTIVE = "Objective (default: as in the training)"
 
 
 def register(app: typer.Typer) -> None:
@@ -34,48 +35,45 @@ def register(app: typer.Typer) -> None:
 
 
 @command
+@with_options(
+    ObjectiveConfig,
+    leave_out=("keep_color", "content_layers", "style_layers"),
+    panel=_OBJECTIVE,
+)
 def score_command(
-    ctx: typer.Context,
-    model: Annotated[Path, typer.Argument(help="Model to judge, an .onnx file.")],
+    model: Annotated[Path, typer.Argument(help="Model to score, an .onnx file.")],
     style: StyleOption,
+    given: Mapping[str, Any],
     content: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder or files of photographs; repeatable. Default: two built-in."),
+        typer.Option(help="Folder or file of photographs. Repeatable. Default: two built-in ones."),
     ] = None,
     iterations: Annotated[
-        int, typer.Option(help="Of the optimiser, at most: how far its curve is drawn.")
+        int, typer.Option(help="Iterations of the optimiser, the length of its curve.")
     ] = 100,
     plot: Annotated[
-        Path | None, typer.Option(help="Picture to write, as score.png: curve and model.")
+        Path | None, typer.Option(help="PNG file to write: a plot of the curve and the model.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
     device: DeviceOption = "auto",
     provider: ProviderOption = "auto",
     threads: ThreadsOption = 0,
-    style_weights: Annotated[str, _objective(help="Shares of the style images, as 0.7,0.3.")] = "",
-    style_strength: Annotated[float | None, _objective(help="2 is twice as strong as 1.")] = None,
-    style_weight: Annotated[
-        float | None, _objective(help="Of the style loss, instead of --style-strength.")
-    ] = None,
-    content_weight: Annotated[float | None, _objective(help="Of the content loss.")] = None,
-    tv_weight: Annotated[float | None, _objective(help="Of total variation.")] = None,
-    style_size: Annotated[
-        int | None, _objective(help="Short side of the style image for VGG, pixels.")
-    ] = None,
-    vgg: Annotated[str | None, _objective("--vgg", help="VGG-19 weights.")] = None,
+    style_weights: Annotated[
+        str,
+        typer.Option(help="Shares of the style images, as 0.7,0.3.", rich_help_panel=_OBJECTIVE),
+    ] = "",
     debug: Debug = False,
 ) -> None:
-    """Tell how good a model is: worth how many iterations of Gatys's optimiser?
+    """Score a model: how many iterations of Gatys's optimiser is it worth?
 
-    Its losses on photographs are compared with the optimiser's curve on the same photographs,
-    under the objective that it was trained for. Curves are kept, so a second time is quick.
+    Compare its losses on photographs with the optimiser's curve on the same photographs, under the
+    objective that it was trained for. Curves are cached, so a second call is quick.
     """
-    given = given_options(ctx, locals())
     check_rivals(given)
     check_number("iterations", iterations, least=1, most=MOST_ITERATIONS)
     if plot is not None:
         if plot.suffix.lower() != ".png":
-            raise UsageError(f"--plot {plot} is no PNG file: name one, as score.png")
+            raise UsageError(f"--plot {plot} is not a PNG file: name one, as score.png")
         check_writable(plot)
     with needs_extra("nst score"):
         from nst.infer.runtime.stylizer import Stylizer
@@ -96,7 +94,9 @@ def score_command(
         for note in stylizer.notes:
             say(f"note: {note}")
         config, weights = trained_objective(stylizer.metadata)
-        changed = {key: given[key] for key in OBJECTIVE_OPTIONS if key in given}
+        changed = {
+            o.field: given[o.name] for o in option_fields(ObjectiveConfig) if o.name in given
+        }
         if "style_strength" in changed:
             changed["style_weight"] = None
         config = replace(config, **changed)
@@ -109,7 +109,7 @@ def score_command(
             weights = ()
         objective = build_objective(styles, weights, config, place)
         if "config" not in stylizer.metadata:
-            say(f"note: {model} does not say what it was trained for: these are our defaults")
+            say(f"note: {model} does not name its objective: the defaults are used")
         _check_style(model, stylizer.metadata, style)
         task = bar.add_task("scoring", total=1.0)
 
@@ -141,13 +141,13 @@ def score_command(
 
 
 def _check_style(model: Path, metadata: dict[str, str], style: list[Path]) -> None:
-    """Warn where the model says that it learned from other images."""
+    """Warn if the model was trained on other style images."""
     known = metadata.get("style_sha256", "").split()
     for path in style:
         if known and hashlib.sha256(path.read_bytes()).hexdigest() not in known:
-            say(f"warning: {path} is not the style image that {model} learned from")
+            say(f"warning: {path} is not the style image that {model} was trained on")
     if known and len(known) != len(style):
-        say(f"warning: {model} learned from {len(known)} style images, {len(style)} given")
+        say(f"warning: {model} was trained on {len(known)} style images, {len(style)} given")
 
 
 def _table(result: Score, name: str) -> str:
