@@ -1,6 +1,6 @@
-"""Real-time neural style transfer.
+"""Real-time neural style transfer: the perceptual core, and what all folders share.
 
-The names below load on first use: `import nst` itself costs no torch, ONNX Runtime or NumPy.
+The names below load on first use: `import nst` itself loads no torch, ONNX Runtime or NumPy.
 """
 
 from __future__ import annotations
@@ -22,26 +22,19 @@ if TYPE_CHECKING:
     from nst.train.engine.trainer import resume_style, train_style
     from nst.train.evaluation.score import score
 
-_HOMES = {
-    "ObjectiveConfig": "nst.config",
-    "OptimizeConfig": "nst.config",
-    "ExportError": "nst.errors",
-    "ImageError": "nst.errors",
-    "ModelError": "nst.errors",
-    "NstError": "nst.errors",
-    "UsageError": "nst.errors",
-    "optimize": "nst.perceptual.gatys",
-    "load_image": "nst.io.images",
-    "save_image": "nst.io.images",
-    "Stylizer": "nst.infer.runtime.stylizer",
-    "PerceptualLoss": "nst.perceptual.losses",
-    "TransformerConfig": "nst.models.config",
-    "TransformerNet": "nst.models.transformer",
-    "TrainConfig": "nst.train.config",
-    "score": "nst.train.evaluation.score",
-    "resume_style": "nst.train.engine.trainer",
-    "train_style": "nst.train.engine.trainer",
-    "VGG19Features": "nst.perceptual.vgg",
+_HOMES = {  # modules of the public names
+    "nst.config": ("ObjectiveConfig", "OptimizeConfig"),
+    "nst.errors": ("ExportError", "ImageError", "ModelError", "NstError", "UsageError"),
+    "nst.infer.runtime.stylizer": ("Stylizer",),
+    "nst.io.images": ("load_image", "save_image"),
+    "nst.models.config": ("TransformerConfig",),
+    "nst.models.transformer": ("TransformerNet",),
+    "nst.perceptual.gatys": ("optimize",),
+    "nst.perceptual.losses": ("PerceptualLoss",),
+    "nst.perceptual.vgg": ("VGG19Features",),
+    "nst.train.config": ("TrainConfig",),
+    "nst.train.engine.trainer": ("resume_style", "train_style"),
+    "nst.train.evaluation.score": ("score",),
 }
 
 __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
@@ -73,12 +66,13 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("nst")
-    if name not in _HOMES:
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None:
         raise AttributeError(f"module 'nst' has no attribute {name!r}")
     from nst.errors import needs_extra
 
     with needs_extra(f"nst.{name}"):
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return getattr(importlib.import_module(home), name)
 
 
 def __dir__() -> list[str]:

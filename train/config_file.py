@@ -1,4 +1,4 @@
-"""The options of a training as a flat TOML file, its keys named as the command's options."""
+"""Config files: the options of a training in flat TOML, its keys named as the command's options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HEAD = (
 
 
 def make_config(options: Mapping[str, Any]) -> TrainConfig:
-    """The config of flat options; those not given have their defaults.
+    """Make a config of flat options; those not given keep their defaults.
 
     Raises:
         UsageError: a value makes no sense.
@@ -46,10 +46,11 @@ def flat_options(config: TrainConfig) -> dict[str, Any]:
 
 
 def save_config(path: Path, config: TrainConfig) -> None:
-    """Write all options, defaults too; what is None is left out. Paths become relative to `path`.
+    """Write all options but those that are None; paths become relative to `path`.
 
     Raises:
-        NstError: it can't be written. MissingExtraError: tomli-w isn't installed.
+        NstError: the file can't be written.
+        MissingExtraError: tomli-w isn't installed.
     """
     with needs_extra("saving a config file"):
         import tomli_w
@@ -62,17 +63,18 @@ def save_config(path: Path, config: TrainConfig) -> None:
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """The options that a file gives, for `make_config`; relative paths start at its folder.
+    """Load the options of a file, for `make_config`; relative paths start at its folder.
 
     Raises:
-        NstError: it can't be read. UsageError: it is no TOML, a key is unknown, a value makes no
-        sense; the line names file and key.
+        NstError: the file can't be read.
+        UsageError: it is no TOML, a key is unknown, or a value makes no sense; the message names
+            file and key.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise NstError(f"{path} does not exist: name a file that --save-config wrote") from error
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise NstError(f"{path} does not exist: name a config file") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
         raise NstError(f"cannot read {path}: {error}") from error
     try:
         found = tomllib.loads(data.decode("utf-8-sig", _ERRORS))
@@ -80,7 +82,7 @@ def load_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not TOML that can be read: {error}") from error
     try:
         options = {key: _value(key, value) for key, value in found.items()}
-        # Whether the values make sense is asked here, where the file can be named.
+        # Check the values here, where the message can name the file.
         some = (Path(),) * max(1, len(options.get("style_weights", ())))
         make_config({"style": some, **options})
     except UsageError as error:
@@ -89,10 +91,10 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def merge_options(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given` over those of a file, less what they stand in for.
+    """Merge the options `given` with those of a file, which they replace.
 
-    Steps stand in for seconds and the style's strength for its weight, and the reverse; another
-    style has other weights, and neither title nor artist nor year of the file's.
+    Steps also replace seconds and the style's strength its weight, and the reverse; a style
+    replaces the weights, title, artist and year of the file's style.
     """
     kept = dict(file)
     for pair in (("steps", "seconds"), ("style_weight", "style_strength")):
@@ -128,7 +130,7 @@ def _value(key: str, value: object) -> Any:
 
 
 def _move_paths(options: Mapping[str, Any], move: Callable[[str], str]) -> dict[str, Any]:
-    """The options with every path among them changed; words such as `coco` stay."""
+    """Change every path among the options; words such as `coco` stay."""
     moved = dict(options)
     if "style" in options:
         moved["style"] = tuple(Path(move(str(path))) for path in options["style"])
@@ -143,7 +145,7 @@ def _move_paths(options: Mapping[str, Any], move: Callable[[str], str]) -> dict[
 
 
 def _plain(value: Any) -> Any:
-    """As TOML knows it."""
+    """Convert a value to a type of TOML."""
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
     return value.as_posix() if isinstance(value, Path) else value

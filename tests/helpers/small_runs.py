@@ -15,7 +15,7 @@ from nst.train.config import TrainConfig
 from nst.train.content.dataset import open_content
 from nst.train.engine.loop import Loop
 from nst.train.evaluation import score as scoring
-from nst.train.progress import TrainProgress
+from nst.train.run.progress import TrainProgress
 
 SMALL = TransformerConfig(width=4, blocks=1)
 
@@ -43,7 +43,9 @@ def small_run(style: Path, out: Path | None, /, **more: object) -> TrainConfig:
     return TrainConfig(**{**chosen, **more})  # type: ignore[arg-type]
 
 
-def steps_of(objective: PerceptualLoss, network: TransformerNet, config: TrainConfig) -> list[TrainProgress]:
+def steps_of(
+    objective: PerceptualLoss, network: TransformerNet, config: TrainConfig
+) -> list[TrainProgress]:
     """What a training on built-in content reports, step by step."""
     seen: list[TrainProgress] = []
     content = open_content(None, 0, config.size + 2 * network.context)

@@ -1,15 +1,33 @@
-"""What the base install must do without torch; runs beside tiny.onnx and wave.jpg."""
+"""What the base install must do without torch.
 
+Runs beside tiny.onnx, wave.jpg and modules.txt, which lists the modules of the source tree.
+"""
+
+import importlib
 import importlib.util
+import pkgutil
 import subprocess
 from pathlib import Path
 
 from PIL import Image
 
 import nst
+from nst.errors import TRAIN_PACKAGES
 
 assert importlib.util.find_spec("torch") is None, "the base install brought torch"
 assert "site-packages" in str(nst.__file__), nst.__file__
+
+
+# Every room is in the wheel, and every module in it loads but for want of the extra's packages.
+names = {module.name for module in pkgutil.walk_packages(nst.__path__, "nst.")}
+expected = set(Path("modules.txt").read_text().split())
+assert names == expected, names ^ expected
+for name in sorted(names - {"nst.__main__"}):
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        assert (error.name or "").partition(".")[0] in TRAIN_PACKAGES, (name, error)
+        assert not name.startswith("nst.infer"), (name, error)
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

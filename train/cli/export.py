@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from nst.train.export.export import Exported
 
 PrecisionOption = Annotated[
-    str, typer.Option(help=f"Of the models, one or more with commas: {', '.join(PRECISIONS)}.")
+    str, typer.Option(help=f"Precisions of the models, with commas: {', '.join(PRECISIONS)}.")
 ]
-SHOWN = 5  # skipped files that are named one by one
+SHOWN = 5  # skipped files that are named
 
 
 def register(app: typer.Typer) -> None:
@@ -34,15 +34,17 @@ def export_command(
     precision: PrecisionOption = "int8",
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder, or an .onnx file for one precision. Default: beside it."),
+        typer.Option(
+            help="Folder, or an .onnx file for one precision. Default: the checkpoint's folder."
+        ),
     ] = None,
     style: Annotated[
         list[Path] | None,
-        typer.Option(help="Style image, where the checkpoint holds none; repeat for several."),
+        typer.Option(help="Style image, or several, for a checkpoint that holds none."),
     ] = None,
     content: Annotated[
         Path | None,
-        typer.Option(help="Folder of photographs for int8 to calibrate on. Default: built-in."),
+        typer.Option(help="Folder of photographs to calibrate int8 on. Default: built-in."),
     ] = None,
     vgg: Annotated[
         str | None, typer.Option("--vgg", help="VGG-19 weights. Default: those of the training.")
@@ -52,7 +54,7 @@ def export_command(
 ) -> None:
     """Export a trained network again: fp32, fp16 for GPUs, int8 for CPUs.
 
-    Each file is compared with fp32 on photographs that the network never saw.
+    Compares each file with fp32 on photographs that the network never saw.
     """
     precisions = words(precision)
     check_precisions(precisions)
@@ -80,7 +82,7 @@ def export_command(
 
 
 def report_skipped(skipped: Mapping[Path, str]) -> None:
-    """Name the content files that could not be used, the first few of them."""
+    """Print the first few content files that could not be used."""
     for path in sorted(skipped)[:SHOWN]:
         say(f"skipped: {skipped[path]}")
     if len(skipped) > SHOWN:
@@ -88,10 +90,10 @@ def report_skipped(skipped: Mapping[Path, str]) -> None:
 
 
 def report_exports(exported: Sequence[Exported]) -> None:
-    """Say what was written, and warn where a precision strays from fp32."""
+    """Print the files that were written; warn where a precision differs much from fp32."""
     for file in exported:
         say(f"model    {file.path}")
         if file.precision != "fp32":
             say(f"         {file.words()}")
         if not file.within:
-            say(f"warning: {file.path} is more than 3 % from fp32: look at its pictures")
+            say(f"warning: {file.path} differs from fp32 by more than 3 %: look at its images")

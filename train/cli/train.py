@@ -23,7 +23,7 @@ from nst.train.config_file import save_config as save_config_file
 
 if TYPE_CHECKING:
     from nst.train.engine.trainer import TrainResult
-    from nst.train.progress import TrainProgress
+    from nst.train.run.progress import TrainProgress
 
 WAITING = 0.05  # share of the time spent waiting for content from which the command mentions it
 
@@ -82,7 +82,7 @@ def train_command(
     with needs_extra("nst train"):
         from nst.train.engine.trainer import resume_style, train_style
 
-    # Of several processes under torchrun the first speaks for all.
+    # Of several processes under torchrun only the first prints.
     first = os.environ.get("RANK", "0") == "0"
     hush(not first)
     with progress_bar(TextColumn("{task.fields[losses]}")) as bar:
@@ -100,7 +100,7 @@ def train_command(
 
         def stage(name: str) -> None:
             bar.update(task, description=name)
-            if name == "training":  # from here on an error is this process's own
+            if name == "training":  # from here on each process has errors of its own
                 hush(False)
 
         def notice(line: str) -> None:
@@ -129,7 +129,7 @@ def train_command(
 
 
 def _place(result: TrainResult) -> str:
-    """The device, what it took of memory, and whether it had to wait."""
+    """Describe the device, its peak memory, and the time spent waiting."""
     words = "the GPU" if result.device == "cuda" else "the CPU"
     if result.peak_memory is not None:
         words += f", {result.peak_memory:.1f} GB at the peak"
@@ -145,12 +145,17 @@ def _read_options(given: Mapping[str, Any]) -> TrainConfig:
     if "stroke" in given:
         options["style_size"] = stroke_size(given["stroke"])
     file = load_config(given["config"]) if "config" in given else {}
-    return make_config(merge_options(file, options))
+    merged = merge_options(file, options)
+    if not merged.get("style"):
+        raise UsageError("no style image is given: name one with --style")
+    return make_config(merged)
 
 
 def _save_options(path: Path, options: TrainConfig) -> None:
     if path.suffix != ".toml":
-        raise UsageError(f"--save-config {path} is no TOML file: name one, as run.toml")
+        raise UsageError(
+            f"--save-config {path} has not the suffix .toml: name a file such as run.toml"
+        )
     for style in options.style:
         if same_file(style, path):
             raise UsageError(f"--save-config would overwrite {style}: name another file")

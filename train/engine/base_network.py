@@ -1,8 +1,8 @@
-"""The base network of a preset: a start from which any style is near.
+"""Finds the base network of a preset, from which a training on any style starts.
 
-A new style then begins with edges, strokes and colours that work, not with noise. It is found by
-Reptile (Nichol, Achiam and Schulman 2018): train on one style for a few steps, go a part of the way
-from where that began to where it led, take the next style.
+A new style then starts from working edges, strokes and colours instead of noise. The weights are
+found by Reptile (Nichol, Achiam and Schulman 2018): train on one style for a few steps, move the
+weights a part of the way to the result, and repeat with the next style.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ from nst.train.engine.step import TOTAL, TrainStep
 from nst.train.run.checkpoint import load_checkpoint
 
 FOLDER = Path(nst.models.__path__[0]) / "base"
-ROUND = 100  # steps on a style before the next
-SHARES = 0.6, 0.15  # of the way that a round went: of the first round, of the last
-SLOWEST = 0.25  # of the learning rate, in the last round: a new style begins at its peak again
+ROUND = 100  # steps on one style
+# The part of the way to a round's result that the weights move, in the first and the last round.
+SHARES = 0.6, 0.15
+# Factor of the learning rate in the last round; not 0, as a new style starts at the peak again.
+LAST_LR_SCALE = 0.25
 
 
 def base_network(preset: str) -> TransformerNet | None:
-    """The network from which a style of the preset starts; None if the preset has no base.
+    """Load the network from which a style of the preset starts; None if the preset has none.
 
     Raises:
         ModelError: the file is damaged.
@@ -59,12 +61,13 @@ def train_base(
     device: Device = "auto",
     callback: Callable[[int, float], None] = lambda *_: None,
 ) -> TransformerNet:
-    """Look for weights from which `ROUND` steps lead far, whichever the style.
+    """Find weights from which `ROUND` steps lower the loss of any style far (Reptile).
 
     Args:
-        styles: style images, HWC uint8 RGB; each round takes another.
-        content: opened for crops of `side` and the contexts of the preset's network.
-        callback: called after each round with their number and the total loss of its last step.
+        styles: style images, HWC uint8 RGB; each round takes another one.
+        content: content that is opened for crops of `side` with the context of the network.
+        side: side of the crops without that context, pixels.
+        callback: called after each round with the number of rounds and the last total loss.
     """
     where = pick_device(device)
     torch.manual_seed(seed)
@@ -85,10 +88,10 @@ def train_base(
         for number in range(rounds):
             done = number / rounds
             objective.aim_at(objectives[order[number]])
-            update.optimizer.load({})  # what it remembers is of another style
-            learning_rate = learning_rate * (SLOWEST + (1 - SLOWEST) * schedule(done))
+            update.optimizer.load({})  # its state belongs to another style
+            lr = learning_rate * (LAST_LR_SCALE + (1 - LAST_LR_SCALE) * schedule(done))
             for step in range(number * ROUND, (number + 1) * ROUND):
-                values, _ = update(next(stream), batch_size, step * batch_size, learning_rate)
+                values, _ = update(next(stream), batch_size, step * batch_size, lr)
             torch._foreach_lerp_(slow, fast, SHARES[0] + (SHARES[1] - SHARES[0]) * done)
             torch._foreach_copy_(fast, slow)
             callback(number + 1, values[TOTAL].item())
@@ -96,7 +99,7 @@ def train_base(
 
 
 def varied(style: Array, rng: np.random.Generator) -> Array:
-    """Another style made of one: a part of it, turned, with its colours exchanged or inverted."""
+    """Make another style of one: take a part, rotate it, permute or invert its colours."""
     height, width = (round(rng.uniform(0.5, 1) * side) for side in style.shape[:2])
     top = rng.integers(style.shape[0] - height + 1)
     left = rng.integers(style.shape[1] - width + 1)

@@ -1,4 +1,4 @@
-"""Several processes of one host, one for each GPU, as torchrun starts them."""
+"""Joins the processes of one host that torchrun starts, one for each GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nst.errors import UsageError
 from nst.system.devices import pick_device
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=2)  # the others wait while the first process exports and scores
+TIMEOUT = timedelta(hours=2)  # the others wait while the first process exports and scores
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class World:
     """The processes that train one network together; alone by default.
 
     Attributes:
-        rank: of this process, from 0.
-        size: how many there are.
+        rank: index of this process, from 0.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -35,7 +35,7 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes the files."""
+        """Return whether this process writes the files."""
         return self.rank == 0
 
     def all_reduce(self, tensor: Tensor) -> None:
@@ -44,7 +44,7 @@ class World:
             dist.all_reduce(tensor)
 
     def broadcast(self, value: T) -> T:
-        """What the first process passes in, in all of them."""
+        """Return the first process's `value` in all processes."""
         if self.size == 1:
             return value
         box = [value]
@@ -57,10 +57,11 @@ ALONE = World()
 
 @contextmanager
 def join_world(device: Device) -> Iterator[tuple[World, torch.device]]:
-    """Join the processes that torchrun started, and pick this one's device.
+    """Join the processes that torchrun started; yield them and the device of this process.
 
     Raises:
-        UsageError: more processes than GPUs. NstError: as `nst.system.devices.pick_device`.
+        UsageError: there are more processes than GPUs. NstError: as
+        `nst.system.devices.pick_device`.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -71,11 +72,11 @@ def join_world(device: Device) -> Iterator[tuple[World, torch.device]]:
         if local >= torch.cuda.device_count():
             raise UsageError(
                 f"{size} processes for {torch.cuda.device_count()} GPUs: "
-                "give torchrun --nproc-per-node one for each GPU, or use --device cpu"
+                "start one process for each GPU, or compute on the CPU"
             )
         torch.cuda.set_device(local)
     picked = pick_device(device)
-    dist.init_process_group("nccl" if picked.type == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if picked.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield World(dist.get_rank(), size), picked
     finally:

@@ -33,8 +33,8 @@ from nst.train.engine.schedule import (
 )
 from nst.train.engine.step import TrainStep
 from nst.train.engine.teacher import Teacher
-from nst.train.progress import TrainingCallback, TrainProgress
 from nst.train.run.checkpoint import Snapshot
+from nst.train.run.progress import TrainingCallback, TrainProgress
 
 SMALLEST_CROP = 64
 SNAPSHOT_STEPS = 20  # finite steps from one good state to the next

@@ -1,7 +1,7 @@
 """Muon (Jordan et al. 2024): momentum with orthogonalised updates for convolution weights.
 
-In a few hundred steps it gets as far as Adam at Adam's best learning rate or somewhat farther, and
-at twice or four times its best rate it loses little, where Adam may diverge (docs/benchmarks.md).
+In a few hundred steps it reaches the loss of Adam at Adam's best learning rate or a lower one, and
+loses little at two or four times its own best rate, where Adam may diverge (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from torch import Tensor, nn
 
 MOMENTUM = 0.95
 ADAM_BETAS = (0.9, 0.99)
-UPDATE_RMS = 0.2  # of Adam's steps, so that one learning rate serves both (Liu et al. 2025)
+UPDATE_RMS = 0.2  # root mean square of updates, Adam's, so one rate serves both (Liu et al. 2025)
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al.
 
 
 class Muon:
     """Muon for parameters of two dimensions and more, Adam for the rest.
 
-    All that changes from step to step lives in tensors beside the parameters: a GPU need not be
-    waited for.
+    The whole state is in tensors on the parameters' device, so that no step waits for a GPU.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -34,42 +33,39 @@ class Muon:
         self._step = torch.zeros((), device=self._values[0].device)
 
     def step(self, gradients: Sequence[Tensor], learning_rate: Tensor, active: Tensor) -> None:
-        """Change the parameters.
+        """Update the parameters.
 
         Args:
-            gradients: one for each parameter.
-            learning_rate: peak step of either kind, as one would give it to Adam; a tensor of one number.
-            active: 1, or 0 for a step that is to change nothing, whose gradients are 0.
+            gradients: one gradient for each parameter.
+            learning_rate: learning rate as for Adam, a tensor of one number.
+            active: 1, or 0 for a step that must change nothing; its gradients must be 0.
         """
+        learning_rate = learning_rate * active
         with torch.no_grad():
             if self._wide:
-                self._muon(
-                    [gradients[index] for index in self._wide], learning_rate * active, active
-                )
+                self._muon([gradients[index] for index in self._wide], learning_rate, active)
             if self._narrow:
-                self._adam(
-                    [gradients[index] for index in self._narrow], learning_rate * active, active
-                )
+                self._adam([gradients[index] for index in self._narrow], learning_rate, active)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state, by the parameter's index and a name: the very tensors, to copy from and to."""
+        """Return the tensors of the state themselves, named by parameter index and kind."""
         kept = {f"{i}.momentum": x for i, x in zip(self._wide, self._momenta, strict=True)}
         for name, values in (("mean", self._means), ("square", self._squares)):
             kept |= {f"{i}.{name}": x for i, x in zip(self._narrow, values, strict=True)}
         return kept | {f"{i}.step": self._step for i in self._narrow[:1]}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `tensors` gave; what is missing has not begun."""
+        """Copy a state from `tensors`; a missing tensor is set to 0, as before the first step."""
         for name, value in self.tensors().items():
             value.copy_(tensors[name]) if name in tensors else value.zero_()
 
-    # The lists go through torch._foreach_*: one by one, a GPU would wait for hundreds of launches.
+    # torch._foreach_* handle lists at once: one by one, hundreds of launches would slow a GPU down.
 
     def _muon(self, gradients: list[Tensor], learning_rate: Tensor, active: Tensor) -> None:
         torch._foreach_mul_(self._momenta, 1 - (1 - MOMENTUM) * active)
         torch._foreach_add_(self._momenta, gradients)
         nesterov = torch._foreach_add(gradients, self._momenta, alpha=MOMENTUM)
-        # Matrices of one shape go through the iteration as one batch.
+        # Matrices of one shape are iterated as one batch.
         by_shape: dict[torch.Size, list[int]] = {}
         for index, gradient in enumerate(gradients):
             by_shape.setdefault(gradient.shape, []).append(index)
@@ -91,7 +87,7 @@ class Muon:
             change = torch._foreach_sub(new, kept)
             torch._foreach_mul_(change, (1 - beta) * active)
             torch._foreach_add_(kept, change)
-        # At least one, for a first step that is not active.
+        # At least 1, for a first step that is not active.
         count = self._step.clamp(min=1)
         deviations = torch._foreach_div(self._squares, 1 - ADAM_BETAS[1] ** count)
         torch._foreach_sqrt_(deviations)
@@ -104,8 +100,8 @@ class Muon:
 def orthogonalize(matrices: Tensor) -> Tensor:
     """Bring the singular values of [N, R, C] matrices near one, by five Newton–Schulz steps.
 
-    The steps are polynomials of the small Gram matrix; they are multiplied up there and applied to
-    the wide matrix once, which costs a third of applying each.
+    The steps are polynomials of the small Gram matrix. Their product is applied to the wide matrix
+    once, which costs a third of applying each.
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]

@@ -1,8 +1,8 @@
-"""One step of training: the gradients of a batch, and what Muon makes of them.
+"""One step of training: compute the gradients of a batch and update the weights by Muon.
 
-A GPU records a step once and replays it (a CUDA graph): launched kernel by kernel, a step of so
-small a network leaves it idle half of the time. A step with a teacher, in several processes or in
-parts is launched anew.
+On a GPU a step is recorded once as a CUDA graph and replayed: launched kernel by kernel, a step of
+such a small network leaves the GPU idle half of the time. A step with a teacher, in several
+processes or in parts is not recorded.
 """
 
 from __future__ import annotations
@@ -24,27 +24,29 @@ from nst.train.engine.teacher import Teacher
 from nst.train.losses.checkerboard import checkerboard_loss, mixed_statistics, plain_fields
 from nst.train.losses.temporal import move, moving, temporal_loss
 
-TERMS = 7  # content, style, tv, teacher, temporal, checkerboard and total loss
+TERMS = 7  # content, style, TV, teacher, temporal, checkerboard and total loss
 TOTAL = TERMS - 1
-BF16_FEATURES = {"avx512_bf16", "amx_bf16"}  # of CPUs
-WARM_UP_STEPS = 3  # before a step is recorded: libraries choose their kernels in them
+BF16_FEATURES = {"avx512_bf16", "amx_bf16"}  # CPU features that make bfloat16 fast
+WARM_UP_STEPS = 3  # before a step is recorded: the libraries choose their kernels in these
 
 
 class TrainStep:
-    """Changes a network by one batch after another. Nothing that isn't finite changes it.
+    """Updates a network by one batch after another; skips a batch whose gradient is not finite.
 
     Args:
-        context: pixels around each crop that are there to be seen, not to be repainted.
-        temporal_weight: of the temporal loss; 0 for none.
-        world: the processes that share every batch. Their gradients are added up by hand, not by
-            DistributedDataParallel: with it a process that runs out of memory within its backward
+        context: pixels around each crop that the network sees but does not repaint.
+        teacher: an additional loss; None for none.
+        temporal_weight: weight of the temporal loss; 0 for none.
+        world: the processes that share every batch. Their gradients are summed here and not by
+            DistributedDataParallel, with which a process that runs out of memory in its backward
             pass would leave the others waiting.
+        notice: called with one line about an unusual event.
 
     Attributes:
-        parts: pieces of a batch that go through the network one after another; grows when memory
-            runs out.
-        gradients: of the last step, one for each parameter; all 0 where it was not finite.
-        checkerboard_weight: of the checkerboard loss; 0 for none. It may change from step to step.
+        parts: pieces of a batch that pass through the network in turn; grows when memory runs out.
+        gradients: gradients of the last step, one for each parameter; 0 where not finite.
+        checkerboard_weight: weight of the checkerboard loss; 0 for none. It may change from step
+            to step.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class TrainStep:
         self.optimizer = Muon(self.parameters)
         self.parts = 1
         sizes = [parameter.numel() for parameter in self.parameters]
-        # One stretch of memory: a single norm, a single exchange between processes.
+        # One piece of memory for all: a single norm, a single exchange between processes.
         self._flat = torch.zeros(sum(sizes), device=self.device)
         self.gradients = [
             part.as_strided(parameter.shape, parameter.stride())
@@ -91,15 +93,16 @@ class TrainStep:
         """Make a step.
 
         Args:
-            batch: this process's share, uint8 [B, side, side, 3] RGB, contexts included.
-            count: images of all processes together.
-            first: index of the first of them.
-            learning_rate: the learning rate.
-            to_sum: numbers to add up over all processes.
+            batch: this process's share of the batch, uint8 [B, side, side, 3] RGB with context.
+            count: number of images of all processes together.
+            first: index of the first of these images.
+            learning_rate: learning rate of this step.
+            to_sum: numbers to sum over all processes.
 
         Returns:
-            The losses, means over the images, and the gradient's norm, all NaN for a step
-            that was not finite; and the sums of `to_sum`. Both on the device, not waited for.
+            The `TERMS` losses, means over the images, and the gradient's norm, [TERMS + 1], all
+            NaN for a skipped step; and the sums of `to_sum`. Both are on the device and may not
+            be computed yet.
         """
         self._learning_rate.fill_(learning_rate)
         summed = torch.tensor(to_sum, device=self.device, dtype=torch.float32)
@@ -116,7 +119,7 @@ class TrainStep:
         return self._apply(), summed
 
     def _may_record(self, batch: Array) -> bool:
-        """Whether there is a recording for `batch`; it is made of the first after a warm-up."""
+        """Return whether a recording fits `batch`; record one after the warm-up."""
         if not self._recordable or self.parts > 1:
             return False
         if self._recording is not None:
@@ -133,17 +136,17 @@ class TrainStep:
             why = str(error).partition("\n")[0]
         self._recordable = False
         self.release()
-        self.notice(f"each step is launched anew, at about half the speed ({why})")
+        self.notice(f"steps can't be recorded as a CUDA graph and take about twice as long ({why})")
         return False
 
     def release(self) -> None:
-        """Give back the memory that only the next step would need."""
+        """Release the memory that only the next step would need."""
         self._recording = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _gradients_of(self, batch: Array, count: int, first: int) -> None:
-        """Gradients and losses of the mean over `count` images; in parts, if memory asks for it."""
+        """Compute the gradients and losses, in more parts each time that memory runs out."""
         while True:
             try:
                 self._in_parts(batch, count, first)
@@ -168,19 +171,19 @@ class TrainStep:
 
     def _on_device(self, batch: Array) -> Tensor:
         tensor = torch.from_numpy(batch)
-        # From pinned memory a copy does not wait for the work before it.
+        # A copy from pinned memory does not wait for the work before it.
         tensor = tensor.pin_memory() if self.device.type == "cuda" else tensor
         return tensor.to(self.device, non_blocking=True)
 
     def _accumulate(self, batch: Tensor, count: int, first: int) -> None:
-        """Add the gradients and losses of uint8 [B, side, side, 3] to those of the step."""
+        """Add the gradients and losses of a part, uint8 [B, side, side, 3], to the step's."""
         has_context = batch.permute(0, 3, 1, 2).float()  # a view of NHWC: channels_last already
         inside = slice(self.context, -self.context or None)
         content = has_context[..., inside, inside].contiguous(memory_format=torch.channels_last)
         moves = moving(len(batch)) if self.temporal_weight else 0
         moved = move(has_context[:moves]) if moves else None
         seen = has_context if moved is None else torch.cat([has_context, moved.crops])
-        # Every weight is cast once anyway, and a recording must not rest on what was cast before.
+        # No cache: each weight is cast once anyway, and a recording can't use an earlier cast.
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self._autocast, cache_enabled=False
         ):
@@ -217,7 +220,7 @@ class TrainStep:
         self._sums += torch.stack([term.detach().sum() for term in (*summed, total)]) / count
 
     def _apply(self) -> Tensor:
-        """Change the parameters; the losses and the gradient's norm."""
+        """Update the parameters; return the losses and the gradient's norm."""
         values = torch.cat([self._sums, self._flat.norm()[None]])
         finite = torch.isfinite(values).all()
         self._flat.nan_to_num_(0, 0, 0).mul_(finite)
@@ -226,7 +229,7 @@ class TrainStep:
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16; many others emulate it, slowly."""
+    """Return whether a device computes fast in bfloat16; many emulate it slowly."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return not BF16_FEATURES.isdisjoint(read_cpu()[1])
@@ -249,7 +252,7 @@ class _Recording:
         return batch.shape == self._batch.shape
 
     def replay(self, batch: Array) -> Tensor:
-        """Make the step with another batch."""
+        """Run the recorded step on another batch; return its values."""
         self._batch.copy_(self._update._on_device(batch))
         self._graph.replay()
         return self._values.clone()

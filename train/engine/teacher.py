@@ -1,4 +1,4 @@
-"""What a network learns from beside the objective: the optimiser's pictures, or another network."""
+"""Distillation: a loss that pulls a network towards the optimiser's images or another network's."""
 
 from __future__ import annotations
 
@@ -20,24 +20,22 @@ from nst.train.engine.distributed import World
 from nst.train.evaluation.score import objective_key
 from nst.train.run.checkpoint import load_checkpoint
 
-SHARE = 4  # one painted crop for so many of the batch
-_VERSION = 1  # a new one for every change that paints other targets
+SHARE = 4  # crops of a batch for one painted target
+_VERSION = 1  # raised with every change that paints other targets
 
 
-# Of a batch and the index of its first image: crops to repaint (the batch itself, or others) and
-# what a network is to make of them, float [N, 3, H, W] RGB in [0, 255].
+# Takes a batch and the index of its first image; returns crops (the batch itself, or others) and
+# the images that a network should make of them, both float [N, 3, H, W] RGB in [0, 255].
 DistillationTarget = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 
 
 class Teacher:
-    """A loss beside the objective's: how far a network is from what it is shown.
-
-    The difference is that of the content layers' activations, as in the content loss.
+    """The teacher loss: the content loss between a network's images and its targets.
 
     Args:
-        target: what is shown.
-        objective: whose VGG-19 and content layers see the difference.
-        weight: of it.
+        target: makes crops and their targets.
+        objective: supplies VGG-19 and the content layers.
+        weight: weight of the loss.
     """
 
     def __init__(
@@ -46,12 +44,12 @@ class Teacher:
         self._target, self._objective, self._weight = target, objective, weight
 
     def __call__(self, network: nn.Module, content: Tensor, stylized: Tensor, image: int) -> Tensor:
-        """The weighted loss, a number per image of the batch: [B].
+        """Compute the weighted loss, a number per image of the batch: [B].
 
         Args:
-            network: that learns.
-            content, stylized: the batch and what the network makes of it, float [B, 3, H, W] RGB
-                in [0, 255].
+            network: the network that learns.
+            content, stylized: the batch before and after the network, float [B, 3, H, W] RGB in
+                [0, 255].
             image: index of the batch's first image.
         """
         with torch.no_grad():
@@ -72,10 +70,10 @@ def make_teacher(
     world: World,
     stage: Callable[[str], None],
 ) -> Teacher | None:
-    """The teacher that `config.teacher` names; None without one.
+    """Make the teacher that `config.teacher` names; None without one.
 
     Raises:
-        NstError: a model that can't be read.
+        NstError: the model can't be read.
     """
     if config.teacher is None or config.teacher_weight == 0:
         return None
@@ -91,7 +89,7 @@ def make_teacher(
 
 
 def _painted_target(crops: Array, painted: Array, seed: int) -> DistillationTarget:
-    """Pictures that the optimiser painted of a few crops (Gatys et al. 2016), uint8 NHWC."""
+    """Draw targets from crops that the optimiser painted (Gatys et al. 2016), uint8 NHWC."""
 
     def target(content: Tensor, image: int) -> tuple[Tensor, Tensor]:
         count = min(len(crops), max(1, len(content) // SHARE))
@@ -103,7 +101,7 @@ def _painted_target(crops: Array, painted: Array, seed: int) -> DistillationTarg
 
 
 def _model_target(path: Path, device: torch.device) -> DistillationTarget:
-    """Another network's pictures of every batch: of a checkpoint, or of an ONNX model."""
+    """Repaint every batch by another network: a checkpoint, or an ONNX model."""
     if path.suffix == ".safetensors":
         network = load_checkpoint(path).network.to(device)
         return lambda content, _: (content, network(content, network.export_padding).clamp(0, 255))
@@ -119,7 +117,7 @@ def _model_target(path: Path, device: torch.device) -> DistillationTarget:
 def _paint(
     config: TrainConfig, crops: list[Array], styles: Sequence[Array], objective: PerceptualLoss
 ) -> Array:
-    """The optimiser's pictures of `crops`, uint8 [N, H, W, 3]; kept on disk by content."""
+    """Paint `crops` by the optimiser, uint8 [N, H, W, 3]; cache the result on disk."""
     named = objective_key(styles, config.style_weights, objective)
     key = content_hash(*crops, named, f"{_VERSION} {config.teacher_iterations}")
     found = read_cached_array("targets", key)
@@ -131,5 +129,5 @@ def _paint(
 
 
 def _to_batch(images: Array, like: Tensor) -> Tensor:
-    """NHWC uint8 to float NCHW beside `like`."""
+    """Convert uint8 NHWC to float NCHW on the device of `like`."""
     return torch.from_numpy(images).to(like.device).permute(0, 3, 1, 2).float()

@@ -45,7 +45,6 @@ from nst.train.evaluation.score import (
     squares,
 )
 from nst.train.export.export import Exported, export_precisions, torch_stylizer
-from nst.train.progress import TrainProgress
 from nst.train.run.checkpoint import Checkpoint, save_checkpoint
 from nst.train.run.folder import (
     CONFIG,
@@ -57,6 +56,7 @@ from nst.train.run.folder import (
     make_run_folder,
     preview_sheet,
 )
+from nst.train.run.progress import TrainProgress
 
 Say = Callable[[str], None]
 

@@ -1,1 +1,1 @@
-"""Keeps the folder of a run: configuration, log, plot, checkpoints."""
+"""Writes the folder of a run: configuration, log, plot, checkpoints."""

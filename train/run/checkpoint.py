@@ -1,6 +1,6 @@
-"""A network on disk: weights, the config that rebuilds it, the style images it learned.
+"""Checkpoints: a network's weights, the config that rebuilds it, and its style images.
 
-During training the optimiser's state is in the file too, so that a run goes on where it stopped.
+During training the file also holds the optimiser's state, so that a run can be resumed.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from nst.io.files import replacing
 from nst.io.images import Array
 from nst.models.transformer import TransformerConfig, TransformerNet
 
-# Prefixes among the tensors; the network's own have none.
+# Prefixes of the tensors' names; the network's own have none.
 _STYLE, _TRAINING = "style.", "training."
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A good state of training, from which it goes on as if it had never stopped.
+    """A state of training, from which it goes on as if it had never stopped.
 
     Attributes:
-        step, images, seconds: what was done until then.
+        step, images, seconds: steps made, images seen and time trained until then.
         lr_scale: factor of the learning rate; below 1 after a restore.
-        parts: pieces of a batch that go through the network one after another.
+        parts: pieces of a batch that pass through the network in turn.
         network: the network's state dict.
-        state: of the optimiser (`optimizer.INDEX.NAME`) and the random generators
+        state: state of the optimiser (`optimizer.INDEX.NAME`) and of the random generators
             (`random.DEVICE`).
     """
 
@@ -49,13 +49,13 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds.
+    """The content of a checkpoint file.
 
     Attributes:
-        network: in evaluation mode, on the CPU.
-        metadata: what the trainer said of style and run.
-        styles: the style images as VGG saw them, HWC uint8 RGB; with them an export can be judged.
-        snapshot: the state of training; None in what a finished run leaves.
+        network: the network in evaluation mode, on the CPU.
+        metadata: metadata of style and run.
+        styles: the style images as VGG saw them, HWC uint8 RGB; an export is judged by them.
+        snapshot: the state of training; None in the final file of a run.
     """
 
     network: TransformerNet
@@ -74,7 +74,7 @@ def save_checkpoint(
     """Write a network with its config, `metadata` and `styles` (safetensors).
 
     Args:
-        snapshot: whose weights are written in place of the network's own, with the rest of it.
+        snapshot: state to write, its weights in place of the network's own.
     """
     tensors = dict(network.state_dict() if snapshot is None else snapshot.network)
     for number, style in enumerate(styles):
@@ -90,10 +90,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read what `save_checkpoint` wrote.
+    """Load a file that `save_checkpoint` wrote.
 
     Raises:
-        ModelError: missing, not a checkpoint of ours, or of a newer version.
+        ModelError: it is missing, no checkpoint of nst, or one of another version.
     """
     if not path.is_file():
         raise ModelError(f"{path} does not exist: give the checkpoint of a run")
@@ -110,7 +110,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         network.load_state_dict(tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise ModelError(
-            f"{path} is not a checkpoint that this nst reads ({error}): give the one of a run"
+            f"{path} is no checkpoint that this version of nst reads ({error}): give one of a run"
         ) from error
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise ModelError(f"{path} holds numbers that are not finite: train again")
@@ -119,6 +119,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _take(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Take the tensors whose name begins with `prefix` out, without it."""
+    """Remove the tensors whose name begins with `prefix`; return them without it."""
     names = [name for name in tensors if name.startswith(prefix)]
     return {name.removeprefix(prefix): tensors.pop(name) for name in names}

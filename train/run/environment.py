@@ -1,4 +1,4 @@
-"""Where and with what a run was made, for whoever wants to repeat it."""
+"""Records the versions, machine and command line of a run, so that it can be repeated."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ PACKAGES = ("nst", "torch", "torchvision", "numpy", "onnx", "onnxruntime", "past
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and command line as values for JSON; nothing of the process's environment.
+    """Collect versions, machine and command line as JSON values, but no environment variables.
 
-    The command line holds what the user typed, paths included.
+    The command line is as the user typed it, with paths.
     """
     machine = read_machine()
     versions: dict[str, str | None] = {name: package_version(name) for name in PACKAGES}
-    versions |= machine.versions  # these say which package brings ONNX Runtime
+    versions |= machine.versions  # these name the package that contains ONNX Runtime
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""The folder of a run: its name, what is kept in it as training goes on, its preview."""
+"""The folder of a run: its name, its files, its preview."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from nst.models.transformer import TransformerNet
 from nst.system.devices import peak_memory
 from nst.train.config import TrainConfig
 from nst.train.config_file import save_config
-from nst.train.progress import TrainProgress
 from nst.train.run.checkpoint import Checkpoint, Snapshot, load_checkpoint, save_checkpoint
 from nst.train.run.environment import environment
 from nst.train.run.log import COLUMNS, LogRow, RunLog, read_log
 from nst.train.run.plot import plot_losses
+from nst.train.run.progress import TrainProgress
 
 CONFIG, LOG, RESULT, CHECKPOINTS = "run.toml", "log.csv", "result.json", "checkpoints"
 
 
 def make_run_folder(config: TrainConfig) -> Path:
-    """The folder of a new run, made and proven writable.
+    """Make the folder of a new run and check that it is writable.
 
     Raises:
-        NstError: it can't be written, or holds another run.
+        NstError: it can't be written, or is not empty.
     """
     name = config.style[0].stem
     if config.out is not None:
         folder = config.out
         if folder.suffix == ".onnx":
-            raise UsageError(f"--out {folder} is a file's name: name the folder of the run")
+            raise UsageError(f"out is {folder}, the name of a file: name the folder of the run")
         if os.path.exists(folder) and not (os.path.isdir(folder) and not any(folder.iterdir())):
-            raise NstError(f"{folder} exists and is not an empty folder: choose another --out")
+            raise NstError(f"{folder} exists and is not an empty folder: choose another one")
         check_writable(folder / f"{name}.onnx")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -54,13 +54,13 @@ def make_run_folder(config: TrainConfig) -> Path:
     for number in itertools.count(1):
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
         with contextlib.suppress(FileExistsError):
-            folder.mkdir()  # of two runs at once, one gets the name
+            folder.mkdir()  # of two runs that start at once, one gets the name
             break
     return folder
 
 
 def preview_sheet(styles: list[Array], stylize: Callable[[Array], Array]) -> Array:
-    """Rows of content beside stylized, the style images on top: HWC uint8 RGB."""
+    """Draw the style images above rows of content beside stylized, HWC uint8 RGB."""
     gap, height = 12, 360
     rows = []
     for photograph in held_out():
@@ -77,7 +77,7 @@ def preview_sheet(styles: list[Array], stylize: Callable[[Array], Array]) -> Arr
 
 
 def describe(config: TrainConfig) -> dict[str, str]:
-    """What checkpoint and export say of the style and of the run; paths are cut to names."""
+    """Return the metadata of checkpoint and export; paths are cut to names."""
     from importlib.metadata import version
 
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in config.style]
@@ -96,21 +96,21 @@ def describe(config: TrainConfig) -> dict[str, str]:
         "nst_version": version("nst"),
     }
     if config.objective.keep_color == "luminance":
-        metadata["keep_color"] = "luminance"  # the network paints no colours: nst image keeps them
-    # A file's name need not be valid text.
+        metadata["keep_color"] = "luminance"  # tells nst image to keep the colours
+    # A file's name may be invalid text.
     return {key: value.encode(errors="replace").decode() for key, value in metadata.items()}
 
 
 class RunFolder:
-    """What a training leaves as it goes on; the `TrainingCallback` of `nst.train.engine.loop.Loop`.
+    """The files of a training; the `TrainingCallback` of `nst.train.engine.loop.Loop`.
 
     In the folder: `run.toml`, `environment.json`, `log.csv`, `losses.png`, `samples/`,
     `tensorboard/`, and `checkpoints/` with the last `config.keep` states and the best network.
 
     Args:
         validate: returns the validation loss of the network, and an image to look at.
-        header: what all checkpoints say of themselves.
-        resumed: the state from which an earlier process's run goes on.
+        header: metadata of all checkpoints.
+        resumed: the state from which an earlier run goes on.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class RunFolder:
         self._log.write(LogRow(**values, gpu_memory=used, validation_loss=validation_loss))
 
     def keep(self, snapshot: Snapshot, *, now: bool = False) -> None:
-        """Write a checkpoint if it is time for one, and remove those that are too old."""
+        """Write a checkpoint if it is time for one, and remove the oldest."""
         if not now and time.monotonic() - self._saved < self._config.save_every:
             return
         self._log.flush()  # first, so that a resumed run finds the rows of every step before
@@ -158,7 +158,7 @@ class RunFolder:
         self._saved = time.monotonic()
 
     def validate(self, step: int) -> float:
-        """Judge the network on the held-out photographs; keep the picture, and the best weights."""
+        """Validate the network; keep the image, and the weights if they are the best so far."""
         loss, image = self._validate()
         self._log.sample(step, image)
         if loss < self.best:
@@ -168,7 +168,7 @@ class RunFolder:
         return loss
 
     def load_best(self) -> int:
-        """Give the network the best weights that were seen; their step."""
+        """Give the network its best weights; return their step."""
         best = load_checkpoint(self._best_path)
         self._network.load_state_dict(best.network.state_dict())
         return int(best.metadata["step"])
@@ -182,7 +182,7 @@ class RunFolder:
 
 
 def discard(folder: Path) -> None:
-    """Take away a run that came to nothing: what it wrote, and the folder if that is all."""
+    """Remove the files of a run that never learned; others in the folder stay."""
     for name in (CONFIG, "environment.json", "log.csv", "losses.png"):
         (folder / name).unlink(missing_ok=True)
     for name in (CHECKPOINTS, "samples", "tensorboard"):
@@ -190,12 +190,12 @@ def discard(folder: Path) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The states of training in a run's folder, the newest first."""
+    """List the states of training in a run's folder, the newest first."""
     return sorted((folder / CHECKPOINTS).glob("step-*.safetensors"), reverse=True)
 
 
 def load_state(folder: Path, notice: Callable[[str], None]) -> Checkpoint:
-    """The newest state of training in a run's folder that can be read.
+    """Load the newest readable state of training in a run's folder.
 
     Raises:
         NstError: there is none, or the run is complete.
@@ -203,13 +203,13 @@ def load_state(folder: Path, notice: Callable[[str], None]) -> Checkpoint:
     if not (folder / CONFIG).is_file():
         raise NstError(f"{folder} is not the folder of a run: it holds no {CONFIG}")
     if (folder / RESULT).exists():
-        raise NstError(f"{folder} is a run that came to its end: start another one with --config")
+        raise NstError(f"{folder} holds a run that has ended: start another one with its {CONFIG}")
     for path in checkpoints(folder):
         try:
             found = load_checkpoint(path)
         except ModelError as error:
-            notice(f"{error}; going back to the one before")
+            notice(f"{error}; the checkpoint before it is used")
             continue
         if found.snapshot is not None:
             return found
-    raise NstError(f"{folder} holds no checkpoint to go on from: start the run again")
+    raise NstError(f"{folder} holds no checkpoint to resume from: start the run again")

@@ -1,4 +1,4 @@
-"""The log of a training run: a row a step in `log.csv`, TensorBoard events, and a picture."""
+"""Logs a training run: one row per step in `log.csv`, TensorBoard events, sample images."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from nst.errors import NstError
 from nst.io.files import cannot_write, replacing
 from nst.io.images import Array, save_image
 
-BOARD_SECONDS = 0.25  # between the rows that TensorBoard gets: a row costs it about a millisecond
+BOARD_SECONDS = 0.25  # between rows for TensorBoard, as each takes about a millisecond
 
 
 @dataclass(frozen=True)
 class LogRow:
-    """One step of training. What is not known is None, what is not finite stays so.
+    """One step of training. Unknown values are None; values that are not finite are kept.
 
     Attributes:
-        step: from 1, rising.
-        seconds: of training so far.
+        step: number of the step, from 1.
+        seconds: time trained so far.
         images: crops seen so far.
-        learning_rate: of this step.
-        content_loss, style_loss, tv_loss, teacher_loss, temporal_loss, checkerboard_loss, total_loss:
-            weighted, of this batch.
-        gradient_norm: before any clipping.
-        images_per_second: over the last steps.
+        learning_rate: learning rate of this step.
+        content_loss, style_loss, tv_loss, teacher_loss, temporal_loss, checkerboard_loss,
+            total_loss: weighted losses of this step's batch.
+        gradient_norm: norm of the gradient before any clipping.
+        images_per_second: pace over the last steps.
         waiting: share of the time spent waiting for content, 0 to 1.
-        gpu_memory: GB at its peak; None on a CPU.
-        validation_loss: loss of the validation photographs; only at samples.
-        note: what was out of the ordinary, one line.
+        gpu_memory: peak memory in GB; None on a CPU.
+        validation_loss: loss of the validation photographs; None at steps without validation.
+        note: one line about an unusual event, or empty.
     """
 
     step: int
@@ -58,24 +58,21 @@ class LogRow:
 
 COLUMNS = tuple(field.name for field in fields(LogRow))
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "newline": ""}
-# Columns that logs of earlier versions lack.
-_LATER = {"temporal_loss": "0", "checkerboard_loss": "0"}
-_WHOLE, _MAYBE = ("step", "images"), ("gpu_memory", "validation_loss")
+_INTEGERS, _OPTIONAL = ("step", "images"), ("gpu_memory", "validation_loss")
 
 
 class RunLog:
-    """Writes `log.csv`, `samples/`, `tensorboard/` and at the end `losses.png` in a run's folder.
+    """Writes `log.csv`, `samples/` and `tensorboard/` in a run's folder.
 
-    TensorBoard gets its events where its package is installed; whatever goes wrong there is left
-    to go wrong, and training goes on.
+    TensorBoard events are written if its package is installed; its errors don't stop a training.
 
     Args:
-        folder: of the run; it exists.
-        resume_step: the step of the checkpoint from which the run goes on; what was logged after
-            it is dropped. None for a new run.
+        folder: folder of the run, which exists.
+        resume_step: step of the checkpoint from which the run is resumed; later rows and samples
+            are dropped. None for a new run.
 
     Raises:
-        NstError: the folder can't be written, or the disk is full; so do all methods.
+        NstError: the folder can't be written, or the disk is full; all methods raise it too.
     """
 
     def __init__(self, folder: Path, resume_step: int | None = None) -> None:
@@ -103,12 +100,12 @@ class RunLog:
             self._to_board(lambda board: _add_row(board, row))
 
     def sample(self, step: int, image: Array) -> None:
-        """Keep what the network paints at a step, HWC uint8 RGB, as `samples/000400.jpg`."""
+        """Save an image of a step, HWC uint8 RGB, as `samples/000400.jpg`."""
         save_image(self._folder / "samples" / f"{step:06d}.jpg", image)
         self._to_board(lambda board: board.add_image("sample", image, step, dataformats="HWC"))
 
     def flush(self) -> None:
-        """Bring all rows so far to the disk: a checkpoint written after this has them all."""
+        """Write all rows to the disk, so that a later checkpoint never lacks the rows before it."""
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -117,19 +114,15 @@ class RunLog:
         self._to_board(lambda board: board.flush())
 
     def close(self) -> None:
-        """Flush, and draw `losses.png`. A second call does nothing."""
+        """Flush and close the files. A second call does nothing."""
         if self._file.closed:
             return
         try:
             self.flush()
         finally:
-            with contextlib.suppress(OSError):  # flush has told
+            with contextlib.suppress(OSError):  # flush has raised it
                 self._file.close()
             self._to_board(lambda board: board.close())
-        if self._path.exists():  # a run that came to nothing is taken away while it ends
-            from nst.train.run.plot import plot_losses
-
-            plot_losses(read_log(self._path), self._folder / "losses.png")
 
     def _to_board(self, act: Callable[[Any], object]) -> None:
         if self._board is not None:
@@ -140,47 +133,45 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[LogRow]:
-    """The rows of a `log.csv`, without those that are damaged.
+    """Read the rows of a `log.csv`, skipping damaged ones.
 
     Raises:
-        NstError: it can't be read.
+        NstError: the file can't be read.
     """
     try:
         text = path.read_text("utf-8", errors="replace")
     except OSError as error:
         raise NstError(f"cannot read {path}: {error.strerror}") from error
     rows = []
-    header, *lines = text.split("\n")
-    columns = header.split(",") if set(header.split(",")) <= set(COLUMNS) else COLUMNS
-    for line in lines[:-1]:  # what no line end follows was cut off
+    for line in text.split("\n")[1:-1]:  # without the header, and a last line that was cut off
         with contextlib.suppress(ValueError, csv.Error, StopIteration):
-            values = {**_LATER, **dict(zip(columns, next(csv.reader([line])), strict=True))}
-            rows.append(LogRow(**{name: _parse(name, text) for name, text in values.items()}))
+            cells = zip(COLUMNS, next(csv.reader([line])), strict=True)
+            rows.append(LogRow(**{name: _parse(name, cell) for name, cell in cells}))
     return rows
 
 
 def _kept(path: Path, last_step: int) -> list[LogRow]:
-    """The rows up to a step; a process that was killed may have left more."""
+    """Read the rows up to a step; a process that was killed may have left more."""
     return [row for row in read_log(path) if row.step <= last_step] if path.exists() else []
 
 
 def _parse(name: str, text: str) -> Any:
     if name == "note":
         return text
-    if name in _WHOLE:
+    if name in _INTEGERS:
         return int(text)
-    return None if name in _MAYBE and not text else float(text)
+    return None if name in _OPTIONAL and not text else float(text)
 
 
 def _cells(row: LogRow) -> list[str]:
-    """A row of the file: six digits are more than a loss has, and a note is one line."""
+    """Format a row: floats with six digits, enough for a loss, and the note as one line."""
     *values, note = astuple(row)
     cells = [f"{v:.6g}" if isinstance(v, float) else "" if v is None else str(v) for v in values]
     return [*cells, " ".join(note.split())]
 
 
 def _open_board(folder: Path, resume_step: int | None) -> Any:
-    """A SummaryWriter; None without the package, or with a broken one."""
+    """Open a SummaryWriter; return None if its package is missing or broken."""
     try:
         from torch.utils.tensorboard import SummaryWriter
 

@@ -1,4 +1,4 @@
-"""The picture of a training run: its losses, step by step."""
+"""Plots the losses of a training run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
@@ -19,47 +19,62 @@ from nst.train.run.log import LogRow
 
 INK, GREY = "#222222", "#777777"
 COLORS = {"total": "#222222", "style": "#c8442b", "content": "#33658a", "teacher": "#5b8c5a"}
-MOST_POINTS = 3000  # more than a picture has columns
-MOST_NOTES = 10  # that are shown in words
+MAX_POINTS = 3000  # more than the image has columns
+MAX_NOTES = 10  # with more, their words are left out
 Floats = NDArray[np.float64]
 
 
 def plot_losses(rows: Sequence[LogRow], path: Path) -> None:
-    """Write a PNG: the losses smoothed over raw, the held-out loss, notes, the learning rate.
+    """Plot raw and smoothed losses, the validation loss, notes and the learning rate as a PNG.
 
     Raises:
-        NstError: it can't be written.
+        NstError: `path` can't be written.
     """
     figure = Figure(figsize=(11, 6), layout="constrained")
-    FigureCanvasAgg(figure)
     losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
     _losses(losses, rows)
     _notes(losses, rows)
     _rates(rates, rows)
-    for axes in (losses, rates):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.6)
     if rows:
         last = rows[-1]
         count = f"{last.step:,} step" + "s" * (last.step > 1)
         title = f"{path.absolute().parent.name}: {count} in {clock(last.seconds)}"
         losses.set_title(title, color=INK, fontsize=12, loc="left", pad=9)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Draw a grid and no frame in all axes, and write a PNG.
+
+    Raises:
+        NstError: `path` can't be written.
+    """
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
     with replacing(path) as beside:
         figure.savefig(beside, dpi=130, format="png")
 
 
+def label_logarithmic(axis: Axis, unit: float = 1.0) -> None:
+    """Label a logarithmic axis at 1, 2, 5, 10, … in multiples of `unit`."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:,g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def smooth(values: Floats) -> Floats:
-    """The median over a fortieth of the row; it keeps jumps sharp, and passes over NaN."""
+    """Take the moving median over a fortieth of the values; it keeps jumps sharp and skips NaN."""
     half = len(values) // 80
     padded = np.pad(values, half, constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # windows of nothing but NaN
+        warnings.simplefilter("ignore", RuntimeWarning)  # windows with only NaN
         return np.nanmedian(windows, axis=1)
 
 
 def _stride(rows: Sequence[LogRow]) -> int:
-    return max(1, -(-len(rows) // MOST_POINTS))
+    return max(1, -(-len(rows) // MAX_POINTS))
 
 
 def _losses(axes: Axes, rows: Sequence[LogRow]) -> None:
@@ -85,12 +100,12 @@ def _losses(axes: Axes, rows: Sequence[LogRow]) -> None:
             label=label,
         )
         edges += [np.nanmin(line), np.nanmax(line)]
-    held = [row for row in rows if row.validation_loss is not None]
-    values = _loggable([row.validation_loss for row in held])
+    validated = [row for row in rows if row.validation_loss is not None]
+    values = _loggable([row.validation_loss for row in validated])
     if not np.isnan(values).all():
         label = f"validation photographs {thousands(float(values[~np.isnan(values)][-1]))}"
         axes.plot(
-            [row.step for row in held],
+            [row.step for row in validated],
             values,
             color="white",
             linestyle="",
@@ -103,7 +118,7 @@ def _losses(axes: Axes, rows: Sequence[LogRow]) -> None:
         )
         edges += [np.nanmin(values), np.nanmax(values)]
     axes.set(yscale="log", ylabel="loss, thousands")
-    if edges:  # by the smoothed lines, so that one wild step does not flatten the rest
+    if edges:  # of the smoothed lines, so that one extreme step does not flatten the rest
         axes.set_ylim(min(edges) / 1.5, max(edges) * 1.5)
         axes.legend(
             loc="lower right",
@@ -114,17 +129,15 @@ def _losses(axes: Axes, rows: Sequence[LogRow]) -> None:
             columnspacing=1.4,
             handlelength=1.4,
         )
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e3:,g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    label_logarithmic(axes.yaxis, unit=1e3)
 
 
 def _notes(axes: Axes, rows: Sequence[LogRow]) -> None:
-    """A tick for each remark, with its words where there is room."""
+    """Draw a tick for each note, with its words if there are few notes."""
     noted = [row for row in rows if row.note]
-    red, heights = COLORS["style"], axes.get_xaxis_transform()  # heights are 0 to 1
+    red, heights = COLORS["style"], axes.get_xaxis_transform()  # y from 0 to 1
     axes.vlines([row.step for row in noted], 0, 0.03, color=red, linewidth=1.2, transform=heights)
-    for row in noted if len(noted) <= MOST_NOTES else ():
+    for row in noted if len(noted) <= MAX_NOTES else ():
         axes.axvline(row.step, color=red, linewidth=0.6, linestyle=":", zorder=1)
         axes.annotate(
             row.note[:40],
@@ -156,11 +169,11 @@ def _rates(axes: Axes, rows: Sequence[LogRow]) -> None:
 
 
 def _marker(shown: Sequence[LogRow]) -> str:
-    """Dots where a line has so few points that it might not be seen."""
+    """Return dots as markers where a line has too few points to be seen."""
     return "o" if len(shown) < 40 else ""
 
 
 def _loggable(values: Sequence[float | None]) -> Floats:
-    """What a logarithm takes, NaN for the rest."""
+    """Replace values that have no logarithm by NaN."""
     array = np.array(values, np.float64)
     return np.where(np.isfinite(array) & (array > 0), array, np.nan)

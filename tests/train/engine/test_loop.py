@@ -143,7 +143,7 @@ def test_ctrl_c_and_then_on(tmp_path: Path, style_path: Path) -> None:
     result = resume_style(tmp_path / "run")
     assert not result.interrupted
     assert result.steps == 7
-    with pytest.raises(NstError, match="came to its end"):
+    with pytest.raises(NstError, match="has ended"):
         resume_style(tmp_path / "run")
 
 
@@ -155,7 +155,7 @@ def test_what_cannot_be_resumed(tmp_path: Path, style_path: Path) -> None:
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         path.write_bytes(b"damaged")
     told: list[str] = []
-    with pytest.raises(NstError, match="no checkpoint to go on from"):
+    with pytest.raises(NstError, match="no checkpoint to resume from"):
         resume_style(tmp_path / "run", notice=told.append)
     assert len(told) == 2
 
@@ -513,7 +513,7 @@ def test_the_learning_rate_suits_the_design_unless_it_is_given(
 def test_a_crop_is_repainted_amid_what_surrounds_it_in_its_photograph(
     style_path: Path, photograph: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The losses are those of the inside, cut out of the repainted whole; contexts make no frame."""
+    """The losses are those of the inside, cut out of the repainted whole."""
     config = TransformerConfig(4, 1, "none", "subpixel", half_channels=4)
     objective = build_objective(
         [load_style(style_path)], (), ObjectiveConfig(style_size=64), torch.device("cpu")
@@ -587,7 +587,7 @@ def test_a_step_is_recorded_after_a_warm_up(
 
     assert [replayed(batch) for _ in range(5)] == [False] * 3 + [not fails] * 2
     assert not replayed(batch[:1])  # of another size
-    assert notes == ["each step is launched anew, at about half the speed (no capture)"] * fails
+    assert [note.endswith("(no capture)") for note in notes] == [True] * fails
     assert Replay.made == [2] * (not fails)
     update.checkerboard_weight = 1.0  # another step: it is recorded anew
     assert [replayed(batch) for _ in range(5)] == [False] * 3 + [not fails] * 2
