@@ -1,1 +1,1 @@
-"""The transformer networks, and the base networks that ship."""
+"""The transformer networks, and the base networks that ship with nst."""

@@ -1,4 +1,4 @@
-"""Shapes of the transformer networks, free of torch so that commands start fast."""
+"""Configurations of the transformer networks, free of torch so that commands start fast."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ Architecture = Literal["johnson", "subpixel"]
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """What rebuilds a `TransformerNet`; it travels in every checkpoint and export.
+    """The configuration that rebuilds a `TransformerNet`; every checkpoint and export contains it.
 
     Args:
-        width: channels of the first convolution. In the architecture `johnson` the residual blocks have
-            four times as many, in `subpixel` as many.
+        width: channels of the first convolution. The residual blocks have four times as many in the
+            architecture `johnson`, and as many in `subpixel`.
         blocks: number of residual blocks.
-        norm: `instance` (Ulyanov et al. 2016); `subsampled_rms`, by the root mean
-            squares of one position in sixteen, of the architecture `subpixel` only; `batch`, which folds
-            into the convolutions of the architecture `johnson`; or `none`.
-        architecture: `johnson` (Johnson et al. 2016), or `subpixel`: convolutions and ReLUs only, all of
-            which an export computes at a quarter of the resolution.
-        half_channels: channels at half the resolution; of the architecture `subpixel` only.
+        norm: normalisation. `instance` (Ulyanov et al. 2016); `subsampled_rms`, by the root mean
+            squares of one position in sixteen, for the architecture `subpixel` only; `batch`, which
+            folds into the convolutions of the architecture `johnson`; or `none`.
+        architecture: `johnson` (Johnson et al. 2016), or `subpixel`: convolutions and ReLUs only,
+            all of which an export computes at a quarter of the resolution.
+        half_channels: channels at half the resolution, for the architecture `subpixel` only.
+
+    Raises:
+        ValueError: a value is invalid, or the norm does not fit the architecture.
     """
 
     width: int = 32
@@ -44,20 +47,20 @@ class TransformerConfig:
                     f"{name} of the network is {value!r}: choose one of {', '.join(choices)}"
                 )
         if self.architecture == "subpixel" and self.norm not in ("subsampled_rms", "none"):
-            raise ValueError(f"{self.norm} normalisation does not fold: choose subsampled_rms")
+            raise ValueError(f"subpixel networks have no {self.norm} norm: choose subsampled_rms")
         if self.architecture == "johnson" and self.norm == "subsampled_rms":
             raise ValueError("subsampled_rms is for the architecture subpixel: choose instance")
 
     @property
     def context(self) -> int:
-        """Pixels around an image that its own see; 0 in the architecture `johnson`, which pads.
+        """Return the pixels to add around an image so that nothing pads; 0 for `johnson`.
 
-        The zeros of padding tell where the border is, and a network that learns with them paints a
-        frame: what a style asks for and a photograph has no place for ends up there.
+        The zeros of padding reveal the border, and a network trained with them paints a frame: it
+        puts there what the style asks for and the photograph has no place for.
         """
         if self.architecture == "johnson":
             return 0
-        # The first kernel reaches two pixels beyond its block of 4×4, every other one block.
+        # The first kernel extends two pixels beyond its block of 4×4, every other kernel one block.
         return 2 + 4 * (2 * self.blocks + 2)
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,10 +68,10 @@ class TransformerConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TransformerConfig:
-        """The inverse of `to_dict`.
+        """Rebuild a config from the dictionary of `to_dict`.
 
         Raises:
-            ValueError: a key that this version doesn't know.
+            ValueError: a key is unknown to this version, or a value is invalid.
         """
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
@@ -77,7 +80,7 @@ class TransformerConfig:
 
 
 PRESETS: dict[str, TransformerConfig] = {
-    # Of our own architecture: real time on two cores of a CPU.
+    # The architecture `subpixel`: real time on two cores of a CPU.
     "fast": TransformerConfig(width=32, blocks=5, norm="subsampled_rms", architecture="subpixel"),
     "balanced": TransformerConfig(
         width=64, blocks=5, norm="subsampled_rms", architecture="subpixel"
@@ -88,10 +91,10 @@ PRESETS: dict[str, TransformerConfig] = {
 
 
 def preset_config(preset: str) -> TransformerConfig:
-    """The config of a preset's name.
+    """Return the config of a preset.
 
     Raises:
-        ValueError: no such preset.
+        ValueError: there is no such preset.
     """
     if preset not in PRESETS:
         raise ValueError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")

@@ -1,4 +1,4 @@
-"""Blocks of the transformer networks, all on float [B, C, H, W]."""
+"""Layers of the transformer networks, all on float [B, C, H, W]."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from nst.models.config import Norm
 from nst.models.norm import NormStatistics, SubsampledRMSNorm
 
-RESIDUAL_GAIN = 0.3  # of what a block without normalisation adds at first
+RESIDUAL_GAIN = 0.3  # initial factor of the residual in a block without normalisation
 
 
 class Chain(nn.Sequential):
-    """Modules one after another; those that need the frame's statistics get them."""
+    """A sequence of modules that passes the frame's statistics to those that take them."""
 
     def forward(self, x: Tensor, statistics: NormStatistics | None = None) -> Tensor:
         for module in self:
@@ -25,10 +25,11 @@ class Chain(nn.Sequential):
 
 
 class ConvLayer(Chain):
-    """Padding by reflection, convolution, normalisation and, if wanted, ReLU.
+    """Padding by reflection, convolution, normalisation and an optional ReLU.
 
     Args:
-        padding: how wide; None for half the kernel. Zeros there would be painted as a frame.
+        padding: width of the padding; None for half the kernel. With zeros there, the network would
+            paint a frame.
     """
 
     def __init__(
@@ -66,23 +67,23 @@ class ConvLayer(Chain):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions beside the identity, no ReLU after the sum.
+    """Two 3×3 convolutions and a skip connection, without a ReLU after the sum.
 
     Johnson et al. 2016, supplementary material, after Gross and Wilber.
 
     Args:
-        padding: of each convolution, 1 or 0. Without it the identity is trimmed, as they leave two
-            positions out on every side.
+        padding: padding of each convolution, 1 or 0. With 0 the skip connection is cropped by two
+            positions on every side, as the convolutions shrink their input.
     """
 
     def __init__(self, channels: int, norm: Norm = "instance", padding: int = 1) -> None:
         super().__init__()
         self.trim = 2 * (1 - padding)
-        # Once a block is as good as twice, where normalisation has its price.
+        # One normalisation in a block is as good as two, and this one costs time.
         before: Norm = "none" if norm == "subsampled_rms" else norm
         first = ConvLayer(channels, channels, 3, norm=before, padding=padding)
         last = ConvLayer(channels, channels, 3, norm=norm, padding=padding, relu=False)
-        if norm == "none":  # so that the sum of many blocks does not grow out of hand
+        if norm == "none":  # so that the sum over many blocks stays bounded
             for weight in last.parameters():
                 weight.data.mul_(RESIDUAL_GAIN)
         self.body = Chain(first, last)
@@ -94,21 +95,23 @@ class ResidualBlock(nn.Module):
 
 
 class PolyphaseUpConv(nn.Module):
-    """Bilinear upsampling by 2 and a 3×3 convolution, computed before the upsampling.
+    """Bilinear upsampling by 2 and a 3×3 convolution, as one convolution at the lower resolution.
 
-    The four pixels that come of one lie side by side as channels. Bilinear, because nearest
-    neighbours would make steps of smooth ramps; folded in, it costs nothing.
+    The four phases of the result, the pixels of a 2×2 block, lie side by side as channels. Bilinear
+    upsampling avoids the steps that nearest neighbours make of smooth ramps, and as a part of the
+    kernel it costs nothing.
 
-    Takes [B, C, H, W] and gives [B, 4·O, H - 2, W - 2], a 2×2 block row by row, O innermost.
+    Takes [B, C, H, W] and gives [B, 4·O, H - 2, W - 2]: the pixels of 2×2 blocks row by row, O
+    innermost.
     """
 
     spread: Tensor
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        plain = nn.Conv2d(inputs, outputs, 3)
-        self.weight, self.bias = plain.weight, plain.bias
-        # Row p of a block sees, through tap k, so much of the block d - 1 away.
+        initial = nn.Conv2d(inputs, outputs, 3)
+        self.weight, self.bias = initial.weight, initial.bias
+        # spread[p, k, d]: share of the row d - 1 away that row p of a block sees by tap k.
         spread = torch.zeros(2, 3, 3)
         for p, k in itertools.product(range(2), range(3)):
             block, row = divmod(p + k - 1, 2)
@@ -117,7 +120,7 @@ class PolyphaseUpConv(nn.Module):
         self.register_buffer("spread", spread, persistent=False)
 
     def kernel(self) -> tuple[Tensor, Tensor]:
-        """Weight [4·O, C, 3, 3] and bias [4·O] of the convolution that does it all."""
+        """Compute weight [4·O, C, 3, 3] and bias [4·O] of the equivalent convolution."""
         assert self.bias is not None
         weight = torch.einsum("pkd,qle,ockl->pqocde", self.spread, self.spread, self.weight)
         return weight.flatten(0, 2), self.bias.repeat(4)
@@ -127,25 +130,25 @@ class PolyphaseUpConv(nn.Module):
 
 
 class SubpixelConv(nn.Module):
-    """A 3×3 convolution to the pixels of 2×2 blocks, blurred over 3×3 pixels, from phases.
+    """A 3×3 sub-pixel convolution to 2×2 blocks of RGB and a 3×3 blur, as one convolution.
 
-    The blur (1 2 1) takes away what a shuffle of pixels leaves: a mesh of two pixels' period.
-    Where the features are constant, so is the picture.
+    The blur (1 2 1) removes the checkerboard of two pixels' period that a pixel shuffle leaves.
+    Where the features are constant, so is the image.
 
-    Takes what `PolyphaseUpConv` gives, [B, 4·C, H, W], and gives [B, 48, H - 2, W - 2]: the pixels of
-    4×4 blocks row by row, RGB innermost.
+    Takes the result of `PolyphaseUpConv`, [B, 4·C, H, W], and gives [B, 48, H - 2, W - 2]: the
+    pixels of 4×4 blocks row by row, RGB innermost.
     """
 
     spread: Tensor
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
-        # One kernel for all pixels of a block at first (Aitken et al. 2017).
-        plain = nn.Conv2d(inputs, 3, 3)
-        self.weight = nn.Parameter(plain.weight.detach().repeat_interleave(4, 0))
+        # All pixels of a block start with the same kernel (Aitken et al. 2017).
+        initial = nn.Conv2d(inputs, 3, 3)
+        self.weight = nn.Parameter(initial.weight.detach().repeat_interleave(4, 0))
         self.bias = nn.Parameter(torch.zeros(3))
-        # Row f of a block takes, of the pixels s within theirs and through tap k, so much of phase
-        # r of the block d - 1 away.
+        # spread[f, s, k, r, d]: share of phase r in the row of blocks d - 1 away that row f of a
+        # 4×4 block takes by tap k of the kernel for row s of a 2×2 block.
         spread = torch.zeros(4, 2, 3, 2, 3)
         for f, (t, share), k in itertools.product(
             range(4), ((-1, 0.25), (0, 0.5), (1, 0.25)), range(3)
@@ -153,11 +156,11 @@ class SubpixelConv(nn.Module):
             cell, s = divmod(f + t, 2)
             d, r = divmod(cell + k - 1, 2)
             spread[f, s, k, r, d + 1] += share
-        # Flat, because `to(memory_format=torch.channels_last)` refuses five axes.
+        # Flat, because `to(memory_format=torch.channels_last)` rejects tensors of five axes.
         self.register_buffer("spread", spread.flatten(), persistent=False)
 
     def kernel(self) -> tuple[Tensor, Tensor]:
-        """Weight [48, 4·C, 3, 3] and bias [48] of the convolution that does it all."""
+        """Compute weight [48, 4·C, 3, 3] and bias [48] of the equivalent convolution."""
         weight = self.weight.reshape(3, 2, 2, *self.weight.shape[1:])
         spread = self.spread.view(4, 2, 3, 2, 3)
         weight = torch.einsum("fskrd,gtlqe,ostckl->fgorqcde", spread, spread, weight)
@@ -170,7 +173,7 @@ class SubpixelConv(nn.Module):
 class UpsampleLayer(Chain):
     """Nearest-neighbour upsampling by 2, then a `ConvLayer`.
 
-    In place of Johnson's fractionally strided convolution, which leaves a checkerboard
+    It replaces Johnson's fractionally strided convolution, which leaves a checkerboard
     (Odena et al. 2016).
     """
 

@@ -1,11 +1,11 @@
-"""Normalisation by a sample: what a folded network knows of the frame as a whole.
+"""Normalisation by statistics of the whole frame, measured on a subset of its positions.
 
-Instance normalisation (Ulyanov et al. 2016) divides what is left of a channel without its mean by
-its deviation over the frame. Here a channel is divided by its root mean square, as in RMSNorm
-(Zhang and Sennrich 2019), which paints as well and leaves one number to know of each channel. One
-position of sixteen tells it almost as well as all do: a convolution is computed there first, and
-what is found scales the weights for the whole. No pixel depends on far ones but through these
-numbers, so the tiles of an image may share them, and a video may hold them steady.
+Instance normalisation (Ulyanov et al. 2016) subtracts the mean of a channel over the frame and
+divides by the deviation. `SubsampledRMSNorm` divides by the root mean square, as RMSNorm does
+(Zhang and Sennrich 2019). The results look as good, and one statistic per channel is enough. One
+position in sixteen estimates it almost as well as all: an export computes a convolution there
+first, and then scales the weights for the whole frame. Distant pixels affect each other only
+through these statistics, so the tiles of an image can share them, and a video can keep them steady.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-STEP = 4  # every fourth position, down and across, is in the sample
+STEP = 4  # the sample has every fourth row and column
 EPSILON = 1e-3
 
 
 class NormStatistics:
-    """Root mean squares of channels, layer after layer: of what passes, or given.
+    """Root mean squares of channels, layer after layer: measured, or given.
 
     Args:
-        given: [B, K], those of the channels of all normalisations in their order; None to take
-            them from what passes.
+        given: [B, K], statistics of the channels of all normalisations in their order; None to
+            measure them.
     """
 
     def __init__(self, given: Tensor | None = None) -> None:
@@ -31,10 +31,11 @@ class NormStatistics:
         self._place = 0
 
     def of(self, sample: Tensor, epsilon: Tensor) -> Tensor:
-        """Those of the next layer, [B, C], of whose values [B, C, H, W] are a sample.
+        """Return the statistics of the next layer, [B, C].
 
         Args:
-            epsilon: [C], added to the squares.
+            sample: values of the layer, [B, C, H, W], to measure unless statistics are given.
+            epsilon: [C], added to the mean squares.
         """
         if self._given is None:
             squares = sample.float().square().mean((2, 3))
@@ -44,12 +45,15 @@ class NormStatistics:
         return self._given[:, start : self._place]
 
     def found(self) -> Tensor:
-        """What was taken, as `given` has it."""
+        """Return the measured statistics of all layers, in the form of `given`."""
         return torch.cat(self._found, 1)
 
 
 class SubsampledRMSNorm(nn.Module):
-    """Every channel at a learned scale, over its root mean square in a sample of the frame."""
+    """Divides each channel by its root mean square in a sample of the frame, and scales it.
+
+    The scale of a channel is learned. Takes and gives [B, C, H, W].
+    """
 
     epsilon: Tensor
 

@@ -19,19 +19,20 @@ from nst.models.norm import NormStatistics
 
 __all__ = ["PRESETS", "TransformerConfig", "TransformerNet", "preset_config"]
 
-SMALLEST_SIDE = 32  # side of an image, in pixels
+SMALLEST_SIDE = 32  # pixels, of an image
 
 
 class TransformerNet(nn.Module):
     """An encoder to a quarter of the resolution, residual blocks, a decoder back to RGB.
 
-    Call it with float [B, 3, H, W] RGB in [0, 255], H and W at least 32 and multiples of
-    nothing; it returns the same shape and range, not clipped.
+    Call it with float [B, 3, H, W] RGB in [0, 255], of any H and W from 32 on. It returns the same
+    shape and range, not clipped.
 
     Attributes:
-        export_padding: pixels by which an export continues the image by reflection, and which it cuts off
-            again, so that nothing is seen of what padding does to the border.
-        context: of its config; every image is continued by it, as no convolution pads.
+        context: pixels by which every image is extended, as no convolution pads; from the config.
+        export_padding: pixels by which an export extends the image by reflection and then crops the
+            result, so that the effects of padding on the border are not visible.
+        grid: number of pixels of which the padded sides must be multiples.
     """
 
     def __init__(self, config: TransformerConfig | None = None) -> None:
@@ -43,14 +44,14 @@ class TransformerNet(nn.Module):
         else:
             self._build_johnson()
 
-        # A first output near mid-grey: a loud one sends the first reflection_steps astray.
+        # Start near mid-grey: a first output of high contrast misleads the first steps.
         assert self.output.bias is not None
         nn.init.zeros_(self.output.bias)
         with torch.no_grad():
             self.output.weight.mul_(0.1)
 
     def _build_johnson(self) -> None:
-        """Two strided convolutions, two upsamplings, a 9×9 convolution."""
+        """Build two strided convolutions, the blocks, two upsamplings and a 9×9 convolution."""
         width, norm = self.config.width, self.config.norm
         self.encoder = Chain(
             ConvLayer(3, width, 9, norm=norm),
@@ -63,11 +64,11 @@ class TransformerNet(nn.Module):
         )
         self.output: nn.Conv2d | SubpixelConv
         self.output = nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect")
-        # VGG pads with zeros, so training teaches to paint a strip of about three pixels.
+        # VGG pads with zeros, so training makes the network paint a strip of about three pixels.
         self.grid, self.export_padding = 1, 8
 
     def _build_subpixel(self) -> None:
-        """A convolution of stride 4, residual blocks, an upsampling, a convolution to pixels."""
+        """Build a convolution of stride 4, the blocks, an upsampling, a sub-pixel convolution."""
         width, norm = self.config.width, self.config.norm
         self.encoder = Chain(ConvLayer(3, width, 8, 4, norm=norm, padding=0))
         self.residuals = Chain(
@@ -79,18 +80,19 @@ class TransformerNet(nn.Module):
 
     @property
     def receptive_radius(self) -> int | None:
-        """Pixels around one on which its result depends, given the statistics; None for all."""
+        """Return the radius on which a pixel depends, given the statistics; None for all pixels."""
         if self.config.norm == "instance":
             return None
         if self.config.architecture == "johnson":
-            # Half of each kernel times its stride, and what upsampling adds by rounding.
+            # Half of each kernel times its stride, plus the rounding of the upsampling.
             return 24 + 8 * self.config.blocks
-        return self.context + 3  # and the pixels of the block itself
+        return self.context + 3  # plus the pixels of the block itself
 
     def statistics(self, image: Tensor, export_padding: int = 0) -> Tensor | None:
-        """What the network takes from the frame as a whole: [B, K].
+        """Measure the statistics of the whole frame that the network uses: [B, K].
 
-        The root mean squares of K channels; None for a network that can't be given them.
+        They are the root mean squares of K channels; None for a network that takes no statistics.
+        Arguments are those of `forward`.
         """
         if self.config.norm != "subsampled_rms":
             return None
@@ -106,15 +108,19 @@ class TransformerNet(nn.Module):
         *,
         has_context: bool = False,
     ) -> Tensor:
-        """Repaint.
+        """Repaint images.
 
         Args:
-            image: float [B, 3, H, W] in [0, 255].
-            export_padding: how many pixels the image is continued by reflection, so that its border is inside.
-            statistics: those of another frame, or of the image that this is a piece of; None for
-                its own.
-            has_context: the outermost `context` pixels are what surrounds the image, and are not
+            image: float [B, 3, H, W] RGB in [0, 255].
+            export_padding: pixels by which to extend the image by reflection before, and to crop
+                the result after.
+            statistics: [B, K], from another frame, or from the image of which this is a tile; None
+                to measure those of `image`.
+            has_context: the outermost `context` pixels of `image` are its surroundings and are not
                 repainted: the result is smaller by them.
+
+        Returns:
+            Float [B, 3, H, W] RGB in [0, 255], not clipped.
         """
         around = self.context if has_context else 0
         height, width = (side - 2 * around for side in image.shape[-2:])
@@ -125,18 +131,18 @@ class TransformerNet(nn.Module):
         if self.config.architecture == "subpixel":
             pixels = x.reshape(len(x), 16, 3, *x.shape[2:]).transpose(1, 2)
             x = F.pixel_shuffle(pixels.flatten(1, 2), 4)
-        # Strides round up, so the result covers the image: its overhang goes. In float, because
-        # bf16 has no room for 256 levels.
+        # Strides round up, so the result is at least as large as the image: crop it. In float,
+        # because bf16 cannot represent 256 levels.
         x = x[
             ..., export_padding : export_padding + height, export_padding : export_padding + width
         ]
         return x.float() * 127.5 + 127.5
 
     def _padded(self, image: Tensor, export_padding: int, around: int = 0) -> Tensor:
-        """What the first convolution sees: [-1, 1], with a context that is reflected.
+        """Scale `image` to [-1, 1] and extend it by reflection for the first convolution.
 
         Args:
-            around: so much of the context is there already.
+            around: pixels of context that `image` has already.
         """
         x, pads = image, reflection_steps(export_padding + self.context - around)
         below, right = (
@@ -151,6 +157,6 @@ class TransformerNet(nn.Module):
 
 
 def reflection_steps(context: int) -> list[int]:
-    """A context in parts, one after another: the smallest image can't be reflected any further."""
-    parts = -(-context // (SMALLEST_SIDE - 4))  # and 3 pixels more, for whole blocks
+    """Split a context into successive reflections, each possible for the smallest image."""
+    parts = -(-context // (SMALLEST_SIDE - 4))  # leaves room for 3 pixels more, for whole blocks
     return [len(range(part, context, parts)) for part in range(parts)]

@@ -46,15 +46,16 @@ def check_number(
     """Check that `value` is a finite number from `least` to `most`.
 
     Args:
-        above: whether `least` itself is too low.
-        whole: whether the value must be an `int`.
+        name: what the message calls the value.
+        above: exclude `least` itself.
+        whole: require an `int`.
 
     Raises:
-        UsageError: it is not.
+        UsageError: `value` is not such a number.
     """
-    if whole and type(value) is not int:  # no bool either
+    if whole and type(value) is not int:  # nor a bool
         raise UsageError(f"{name} is {value!r}: give a whole number")
-    if abs(value) > sys.float_info.max:  # a whole number that no float holds
+    if abs(value) > sys.float_info.max:  # an int that is too large for a float
         value = math.inf
     low = value <= least if above else value < least
     if not math.isfinite(value) or low or value > most:
@@ -86,13 +87,13 @@ def check_weights(name: str, weights: Sequence[float], count: int) -> tuple[floa
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The objective that trainer, optimiser and score share (see `PerceptualLoss`).
+    """Options of the objective that trainer, optimiser and score share (see `PerceptualLoss`).
 
-    `style_weight` None stands for a weight measured for the style, so that `style_strength` means
-    the same for every style; with a fixed weight the strength has no effect.
+    If `style_weight` is None, the weight is measured for the style, so that `style_strength` means
+    the same for every style; with a fixed weight, the strength has no effect.
 
     Raises:
-        UsageError: an option makes no sense by itself or beside another.
+        UsageError: an option is invalid, alone or together with another.
     """
 
     content_layers: Annotated[
@@ -167,7 +168,7 @@ class OptimizeConfig:
     `sizes` is empty for the content's own size.
 
     Raises:
-        UsageError: an option makes no sense by itself or beside another.
+        UsageError: an option is invalid, alone or together with another.
     """
 
     objective: ObjectiveConfig = ObjectiveConfig()

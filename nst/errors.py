@@ -1,4 +1,4 @@
-"""The errors of nst: every message names the offending input and says the mend."""
+"""The errors of nst: every message names the wrong input and says how to correct it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ TRAIN_PACKAGES = frozenset(
         "platformdirs",
         "filelock",
         "tomli_w",
+        "pydantic",
     }
 )
 CAMERA_PACKAGES = frozenset({"pyvirtualcam"})
 
 
 class NstError(Exception):
-    """Root of all errors that a user can mend. `exit_status` is what a command ends with."""
+    """Root of all errors that a user can correct; `exit_status` is that of the command."""
 
     exit_status = 1
 
 
 class UsageError(NstError, ValueError):
-    """An option's value makes no sense: a NaN weight, an unknown preset."""
+    """An argument's value is invalid: a NaN weight, an unknown preset."""
 
     exit_status = 2
 
@@ -41,11 +42,11 @@ class VideoError(NstError):
 
 
 class ModelError(NstError):
-    """A model file can't be read, or isn't one of ours."""
+    """A model file can't be read, or nst did not make it."""
 
 
 class ExportError(NstError):
-    """An exported file does not do what the trained network does."""
+    """An exported file gives other results than the trained network."""
 
 
 class MissingExtraError(NstError, ImportError):
@@ -54,7 +55,12 @@ class MissingExtraError(NstError, ImportError):
 
 @contextmanager
 def needs_extra(what: str, extra: str = "train") -> Iterator[None]:
-    """Turn the ImportError of one of the extra's packages into a `MissingExtraError`."""
+    """Turn the ImportError of a package of an extra into a `MissingExtraError`.
+
+    Args:
+        what: feature that the message names, such as `nst optimize`.
+        extra: name of the extra that installs the package.
+    """
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""How the fields of an options dataclass appear as options of a command and keys of a file."""
+"""Declares fields of a dataclass as options of a command and keys of a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 @dataclass(frozen=True)
 class Option:
-    """The declaration of an option: a field annotated with one gets an option of the command.
+    """The declaration of an option: a field annotated with it becomes an option of the command.
 
     Args:
         help: text of the command's help.
@@ -44,7 +44,7 @@ class OptionField:
 
 
 def option_fields(*owners: type) -> Iterator[OptionField]:
-    """Find the options that dataclasses declare, those of dataclasses among their fields too."""
+    """Yield the options that dataclasses declare, and those of dataclasses among their fields."""
     for owner in owners:
         hints = get_type_hints(owner, include_extras=True)
         for field in fields(owner):

@@ -252,7 +252,7 @@ def test_cuda_without_a_gpu(style_path: Path, model_path: Path, tmp_path: Path) 
         ["optimize", style_path, "--style", style_path, "--out", tmp_path / "a.png"],
         ["score", model_path, "--style", style_path],
     ):
-        refused(1, [*arguments, "--device", "cuda"], "--device cpu")
+        refused(1, [*arguments, "--device", "cuda"], "device cpu")
     image = ["image", style_path, "--style", model_path, "--out", tmp_path / "a.png"]
     for provider in ("cuda", "tensorrt", "openvino", "coreml", "directml"):
         refused(1, [*image, "--provider", provider], provider)
@@ -402,7 +402,7 @@ def test_bad_sizes_of_optimize(size: str, style_path: Path, tmp_path: Path) -> N
 def test_bad_targets(tmp_path: Path, style_path: Path, model_path: Path) -> None:
     (tmp_path / "file").write_text("")
     below = tmp_path / "file" / "deeper"
-    refused(1, ["train", "--style", style_path, "--out", below], "cannot write", "--out")
+    refused(1, ["train", "--style", style_path, "--out", below], "cannot write", "another path")
     optimize = ["optimize", style_path, "--style", style_path, "--iterations", 1, "--size", 64]
     refused(1, [*optimize, "--out", tmp_path], "folder")
     refused(1, [*optimize, "--out", tmp_path / "a.xyz"], ".png")

@@ -1,13 +1,15 @@
-"""Compare the methods of colour transfer on pairs of a photograph and a painting, both ways.
+"""Measure how near each method of colour transfer comes to the reference, and how long it takes.
 
     python docs/bench/color.py PHOTOGRAPHS PAINTINGS [--pairs 5] [--side 768] [--megapixels 12]
 
-The n-th photograph goes with the n-th painting, in the order of their names, spread evenly over
-each folder. Prints a mean over pairs, directions and channels of the Kullback–Leibler divergence,
-with every bin's count raised by one and without (where it is finite, and how often it is not), of
-the Wasserstein distance, and the ranks of the methods by each; then the seconds of each method on
-the first photograph enlarged to so many megapixels, with noise of two levels, which makes as many
-colours as a camera does: the median of three after one to warm up.
+Recolours pairs of a photograph and a painting, both ways; the pairs are spread evenly over each
+folder, in the order of the names. Then times each method on the first photograph, enlarged to so
+many megapixels, with noise of two levels, which makes as many colours as a camera does.
+
+Prints a Markdown table of means over pairs, directions and channels: the Kullback–Leibler
+divergence, with one added to every bin's count and without (where it is finite, and how often it is
+not), the Wasserstein distance, and the ranks of the methods; then each method's seconds, the median
+of three runs after one.
 """
 
 from __future__ import annotations
@@ -25,18 +27,18 @@ from nst.io.images import Array, image_files, load_image, resize_image, resize_l
 
 
 def spread(folder: Path, count: int) -> list[Path]:
-    """So many of a folder's images, as far from one another as can be."""
+    """Return `count` of a folder's images, spread evenly."""
     paths = image_files(folder)
     return [paths[i * len(paths) // count] for i in range(count)]
 
 
 def rank(values: list[float]) -> list[int]:
-    """Place of each value from the least, 1 for the first."""
+    """Return the rank of each value; 1 for the smallest."""
     return [1 + sum(other < value for other in values) for value in values]
 
 
 def seconds(method: str, image: Array, reference: Array) -> float:
-    """Median of three runs after one."""
+    """Return the median time of three runs after one."""
     times = []
     for _ in range(4):
         start = time.perf_counter()

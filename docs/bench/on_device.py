@@ -1,12 +1,14 @@
-"""How fast models run on a GPU with the frames there already, in ONNX Runtime.
+"""Measure how fast models run on a GPU in ONNX Runtime, if the frames are there already.
 
     python docs/bench/on_device.py MODEL … [--size 1920x1080] [--calls 200]
         [--device cuda] [--graph] [--fuse]
 
-Give fp16 files. The median of the calls after 30, each waited for; `nst bench --provider cuda`
-tells the time from host to host. `--graph` records a call once and replays it (a CUDA graph), as
-`Stylizer` does. `--fuse` fuses biases with their convolutions, for which kernels are compiled for
-seconds.
+Give fp16 files. `--graph` records a call once and replays it (a CUDA graph), as `Stylizer` does.
+`--fuse` fuses biases with their convolutions, for which cuDNN compiles kernels for seconds.
+`nst bench --provider cuda` measures the time from host to host.
+
+Prints a Markdown table: the median and the 95th percentile of the calls after 30, in milliseconds.
+Each call is waited for.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ if __name__ == "__main__":
         binding = session.io_binding()
         binding.bind_ortvalue_input("image", make(frame, args.device, 0))
         binding.bind_ortvalue_output("stylized", make(np.empty_like(frame), args.device, 0))
-        for output in session.get_outputs()[1:]:  # the statistics, of folded networks
+        for output in session.get_outputs()[1:]:  # the statistics of a subpixel network
             found = np.empty((1, output.shape[1]), np.float32)
             binding.bind_ortvalue_output(output.name, make(found, args.device, 0))
         times = []

@@ -1,6 +1,11 @@
-"""An exported file against PyTorch on photographs: python docs/bench/parity.py RUN DIR
+"""Compare an exported fp32 file with PyTorch on photographs.
 
-RUN is the folder of a training run, DIR holds photographs. Shapes are (batch, height, width).
+    python docs/bench/parity.py RUN PHOTOGRAPHS
+
+RUN is the folder of a training run, PHOTOGRAPHS a folder.
+
+Prints a line for each shape (batch × height × width): the share of values within one level of
+PyTorch's, the share of values that differ, and the largest difference.
 """
 
 from __future__ import annotations
@@ -17,10 +22,11 @@ from nst.train.export.export import ExportedNet
 from nst.train.run.checkpoint import load_checkpoint
 
 run, folder = Path(sys.argv[1]), Path(sys.argv[2])
-checkpoint = load_checkpoint(next(run.glob("*.safetensors")))
+trained = next(run.glob("*.safetensors"))
+checkpoint = load_checkpoint(trained)
 exported = ExportedNet(checkpoint.network).eval()
 files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in READ_SUFFIXES)
-with nst.Stylizer(next(run.glob("*.onnx")), provider="cpu") as stylizer:
+with nst.Stylizer(trained.with_suffix(".onnx"), provider="cpu") as stylizer:
     for batch, height, width in ((1, 256, 256), (1, 480, 640), (1, 333, 517), (3, 256, 256)):
         images = [resize_image(nst.load_image(f), (height, width)) for f in files[: 6 * batch]]
         off = []

@@ -1,9 +1,12 @@
-"""What fp16 and int8 cost: losses over fp32 on photographs, and a page of crops.
+"""Measure what fp16 and int8 cost on photographs: loss, difference, size of the file.
 
-    python docs/bench/precisions.py CHECKPOINT DIR [--page page.png]
+    python docs/bench/precisions.py CHECKPOINT PHOTOGRAPHS [--page page.png]
 
-CHECKPOINT is a run's .safetensors, its three exports lie beside it, DIR holds photographs (their
-middle squares at 256×256 are judged). The page shows the two held-out photographs at 480 lines.
+CHECKPOINT is a run's .safetensors file with its exports in fp32, fp16 and int8 beside it. The
+middle squares of the photographs are repainted at 256×256.
+
+Prints a line for each precision: losses relative to fp32, differences from it in levels, and the
+size of the file. `--page` draws crops of the two held-out photographs at a height of 480.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ CORNERS = ((90, 250), (215, 330))  # (top, left) in the cat and in the cup
 
 
 def labelled(tile: Array, label: str) -> Array:
+    """Add a line of text above a tile."""
     strip = Image.new("RGB", (tile.shape[1], 24), "white")
     font = ImageFont.load_default(15)
     ImageDraw.Draw(strip).text((0, 2), label, "black", font)
@@ -40,6 +44,7 @@ def labelled(tile: Array, label: str) -> Array:
 
 
 def page(stylizers: dict[str, nst.Stylizer]) -> Array:
+    """Draw crops of the held-out photographs in every precision, HWC uint8 RGB."""
     rows = []
     for photograph, (top, left) in zip(held_out(), CORNERS, strict=True):
         image = resize_short(photograph, 480)
@@ -63,7 +68,7 @@ def page(stylizers: dict[str, nst.Stylizer]) -> Array:
     return sheet
 
 
-parser = argparse.ArgumentParser()
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("checkpoint", type=Path)
 parser.add_argument("photographs", type=Path)
 parser.add_argument("--page", type=Path)

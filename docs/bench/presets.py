@@ -1,11 +1,14 @@
-"""What the presets are worth after a given time on this machine, from process start to the file.
+"""Measure how good the presets are after a given time, from process start to file.
 
-    python docs/bench/presets.py STYLE.jpg … --content KODAK --out DIR [--wall 60]
+    python docs/bench/presets.py STYLE.jpg … --content PHOTOGRAPHS --out DIR [--wall 60]
         [--presets balanced fast quality] [--batch-size 16] [--at-once 3]
 
-Each preset is trained on the first style alone on the machine, for what is left of the time after
+Trains each preset on the first style with nothing else running, for the time that is left after
 what a short run needs besides training. The other styles get as many steps, several runs at once,
-which uses a GPU better; their time is not told. Then `nst score` on the photographs of KODAK.
+which uses a GPU better. Then `nst score` repaints the photographs.
+
+Prints a Markdown table: time (of the first style), steps, total loss in thousands, and how many
+iterations of the optimiser each model is worth.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 
 
 def nst(*arguments: object) -> str:
+    """Run the `nst` command and return its output; exit with its error."""
     command = [sys.executable, "-m", "nst", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -32,7 +36,7 @@ def nst(*arguments: object) -> str:
 def train(
     style: Path, preset: str, out: Path, batch_size: int, **budget: float
 ) -> tuple[float, dict[str, Any]]:
-    """Seconds from the process's start to its end, and the run's result."""
+    """Train; return the seconds from the process's start to its end, and the run's result."""
     begun = time.monotonic()
     ((name, value),) = budget.items()
     nst(
@@ -43,11 +47,12 @@ def train(
 
 
 def score(style: Path, content: Path, folder: Path) -> str:
-    told = nst(
+    """Score a run's model; return two cells of the table."""
+    output = nst(
         *("score", folder / f"{style.stem}.onnx", "--style", style, "--content", content),
         *("--iterations", 200, "--json"),
     )
-    found = json.loads(told)
+    found = json.loads(output)
     loss = found["losses"]["total_loss"] / 1000
     return f"{loss:.1f} | {found['equivalent_iterations']:.1f} ± {found['spread']:.1f}"
 
@@ -87,8 +92,8 @@ def main() -> None:
         for job, (_, result) in zip(jobs, made, strict=True):
             rows[job] = f"as many steps | {result['steps']}"
     for (style, preset), row in rows.items():
-        told = score(style, args.content, args.out / f"{style.stem}-{preset}")
-        print(f"| {style.stem} | {preset} | {row} | {told} |", flush=True)
+        scored = score(style, args.content, args.out / f"{style.stem}-{preset}")
+        print(f"| {style.stem} | {preset} | {row} | {scored} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Is `nst score` right? The optimiser's own images, and an image left as it is, scored as a model.
+"""Check `nst score`: score unchanged photographs and the optimiser's own images as if by a model.
 
-    python docs/bench/score_checks.py --style STYLE.jpg --content DIR [--iterations 50]
+    python docs/bench/score_checks.py --style STYLE.jpg --content PHOTOGRAPHS [--iterations 50 45]
 
-Prints what each is worth; asked for: identity below 1, the optimiser's images within 5 % of the
-iterations that made them.
+Prints how many iterations each is worth. It should be 0 for unchanged photographs, and for the
+optimiser's images the number of iterations that made them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nst.perceptual.losses import build_objective
 from nst.system.devices import pick_device
 from nst.train.evaluation.score import score, squares
 
-parser = argparse.ArgumentParser()
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--style", type=Path, required=True)
 parser.add_argument("--content", type=Path, required=True)
 parser.add_argument("--iterations", type=int, nargs="+", default=[50])
@@ -42,6 +42,5 @@ for iterations in arguments.iterations:
         return images[image.tobytes()]
 
     result = score(optimized, photographs, styles, objective)
-    print(
-        f"{iterations} iterations of the optimiser: {result.equivalent_iterations:.2f} ± {result.spread:.2f}"
-    )
+    found = f"{result.equivalent_iterations:.2f} ± {result.spread:.2f}"
+    print(f"{iterations} iterations of the optimiser: {found}")

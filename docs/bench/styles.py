@@ -1,13 +1,16 @@
-"""Do the defaults hold for any style? Networks and the optimiser on many styles, side by side.
+"""Measure whether the default weights fit any style: networks and the optimiser on many styles.
 
-    python docs/bench/styles.py train STYLE.jpg KODAK --out DIR [--style-weight 5] [--steps 1300]
+    python docs/bench/styles.py train STYLE.jpg PHOTOGRAPHS --out DIR [--style-weight 5]
+        [--steps 1300] [--batch-size 8] [--width 32] [--teacher TEACHER]
     python docs/bench/styles.py table DIR
 
-`train` trains one network, repaints the photographs with it and with the optimiser, and writes
-DIR/STYLE-MODE.json and two strips of pictures; `table` prints a Markdown table of all that is there
-and stacks the strips: DIR/kodak-MODE.jpg, and DIR/held-out-MODE.jpg, of photographs that anyone
-may pass on. Content is the content loss over that between two photographs, style the mean
-relative error of the Gram matrices, |G - A|² / |A|²; both are 0 at best and about 1 at worst.
+`train` trains one network of the architecture of `quality`, repaints the photographs with it and
+with the optimiser, and writes DIR/STYLE-MODE.json and two strips of images.
+
+`table` prints a Markdown table of all results in DIR, and stacks the strips: DIR/kodak-MODE.jpg,
+and DIR/held-out-MODE.jpg of the photographs that come with scikit-image. *Content* is the content
+loss divided by that between two photographs, *style* the mean relative error of the Gram matrices,
+|G - A|² / |A|²; both are 0 at best and about 1 at worst.
 """
 
 from __future__ import annotations
@@ -38,10 +41,11 @@ from nst.train.evaluation.score import (
 )
 
 ITERATIONS = 100
-SHOWN = 4  # photographs on the sheet
+SHOWN = 4  # photographs in a strip
 
 
 def train(args: argparse.Namespace) -> None:
+    """Train on one style, compare with the optimiser, and write the results."""
     mode = "measured" if args.style_weight is None else "fixed"
     PRESETS["tried"] = TransformerConfig(width=args.width)
     config = nst.TrainConfig(
@@ -72,7 +76,7 @@ def train(args: argparse.Namespace) -> None:
     )
     seen = squares(training_photographs())
     pairs = [image_losses(judge, a, b).content_loss for a, b in itertools.combinations(seen, 2)]
-    photographs = squares(load_photographs([args.kodak])[0])
+    photographs = squares(load_photographs([args.photographs])[0])
     found: list[tuple[int, list[ImageLosses]]] = [
         (0, [image_losses(own, p, p) for p in photographs])
     ]
@@ -127,6 +131,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
+    """Print the table of all results in a folder, and stack their strips."""
     rows = [json.loads(path.read_text()) for path in sorted(args.out.glob("*-*.json"))]
     for mode in sorted({row["mode"] for row in rows}):
         chosen = [row for row in rows if row["mode"] == mode]
@@ -159,11 +164,11 @@ def table(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("train")
     one.add_argument("style", type=Path)
-    one.add_argument("kodak", type=Path)
+    one.add_argument("photographs", type=Path)
     one.add_argument("--out", type=Path, required=True)
     one.add_argument("--style-weight", type=float)
     one.add_argument("--steps", type=int, default=1300)
@@ -172,7 +177,7 @@ def main() -> None:
     one.add_argument("--teacher-images", type=int, default=64)
     one.add_argument("--content-folder", type=Path)
     one.add_argument("--batch-size", type=int)
-    one.add_argument("--width", type=int, default=32, help="of the network, in place of 32")
+    one.add_argument("--width", type=int, default=32, help="channels of the first convolution")
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--name", default="")
     one.set_defaults(run=train)

@@ -1,9 +1,11 @@
-"""How fast PyTorch runs the preset `quality` on a GPU, from host to host.
+"""Measure how fast PyTorch runs the preset `quality` on a GPU, from host to host.
 
     python docs/bench/torch_speed.py
 
-uint8 images go to the device, through the network, and come back, as with a `Stylizer`. Median of
-30 calls after 10 of warm-up.
+uint8 images go to the device, through the untrained network, and come back, as with a `Stylizer`.
+
+Prints the median of 30 calls after 10 in milliseconds: eager and compiled, float32 and float16
+(autocast), at three sizes.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ CALLS, WARM_UP = 30, 10
 
 
 def measure(model: Callable[[Tensor], Tensor], size: tuple[int, int]) -> float:
+    """Return the median time of a call in milliseconds."""
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8))
     times = []
     for _ in range(WARM_UP + CALLS):

@@ -1,15 +1,16 @@
-"""How well video files and the live loop keep up.
+"""Measure how fast `nst video` and the live loop are, and whether their memory grows.
 
-    python docs/bench/video.py throughput FILM MODEL … [--frames 300]
-    python docs/bench/video.py latency FILM MODEL …
+    python docs/bench/video.py throughput VIDEO MODEL … [--frames 300]
+    python docs/bench/video.py latency VIDEO MODEL …
     python docs/bench/video.py soak MODEL [--frames 10000]
 
-FILM is any video; it is brought to 640×480 and 1280×720 first. `throughput` compares `nst video`
-with its parts alone, and with a loop of OpenCV; the parts overlap at best to the longest of
-repainting alone, of decoding and encoding alone, and of their processor time over the number of
-cores. `latency` plays FILM at 30 frames a second to the live loop and takes the age of each frame
-as it is shown. `soak` sends many frames through the live loop and through `nst video`, and watches
-memory and open files.
+`throughput` compares `nst video` with its parts alone and with a plain loop of OpenCV, at 640×480
+and 1280×720, in medians of three rounds. At best the parts overlap to the longest of repainting
+alone, of decoding and encoding alone, and of their processor time divided by the number of cores.
+`latency` plays VIDEO at 30 frames a second to the live loop for 20 seconds and takes the age of
+each frame when it is shown. `soak` sends many frames through the live loop and through `nst video`.
+
+Prints a Markdown table: frames a second, ages in milliseconds, or memory, open files and threads.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ SIZES_WH = ((640, 480), (1280, 720))
 RATE = 30
 
 
-def film(source: Path, size_wh: tuple[int, int], most: int) -> Iterator[Array]:
-    """Frames of a film, filled up by beginning again."""
+def frames_of(source: Path, size_wh: tuple[int, int], most: int) -> Iterator[Array]:
+    """Yield `most` frames of a video, which begins again if it is shorter."""
     made = 0
     while made < most:
         with VideoReader(source) as reader:
@@ -54,6 +55,7 @@ def film(source: Path, size_wh: tuple[int, int], most: int) -> Iterator[Array]:
 
 
 def write(path: Path, frames: Iterator[Array], size_wh: tuple[int, int]) -> None:
+    """Encode frames as a video."""
     with VideoWriter(
         path,
         size_wh[::-1],
@@ -67,14 +69,14 @@ def write(path: Path, frames: Iterator[Array], size_wh: tuple[int, int]) -> None
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds by the clock and of all processors."""
+    """Return the seconds by the clock, and those of all processors."""
     clock, processor = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - clock, time.process_time() - processor
 
 
 def naive(source: Path, target: Path, stylizer: Stylizer) -> None:
-    """The loop that everybody writes; OpenCV encodes MPEG-4 and drops the sound."""
+    """Repaint frame after frame; OpenCV encodes MPEG-4 and drops the sound."""
     capture = cv2.VideoCapture(str(source))
     size_wh = tuple(int(capture.get(k)) for k in (3, 4))
     writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), RATE, size_wh)
@@ -89,7 +91,11 @@ def naive(source: Path, target: Path, stylizer: Stylizer) -> None:
 
 
 def race(model: Path, clip: Path, images: list[Array], folder: Path) -> list[float]:
-    """Medians of three: seconds alone, coding, at best, together, of that, OpenCV's, times."""
+    """Return the medians of three rounds.
+
+    Seconds of repainting alone, of decoding and encoding alone, at best, and of `nst video`; at
+    best divided by the last; seconds of OpenCV's loop, and these divided by those of `nst video`.
+    """
     with Stylizer(model) as stylizer, VideoStylizer(VideoStyle(((model, 0.0),))) as painter:
         for image in images[:10]:
             stylizer(image)
@@ -106,13 +112,14 @@ def race(model: Path, clip: Path, images: list[Array], folder: Path) -> list[flo
 
 
 def throughput(source: Path, models: list[Path], frames: int, folder: Path) -> None:
+    """Print frames a second."""
     print(
         "| model | size | repainting alone | decoding and encoding alone | at best | nst video "
         "| of that | OpenCV loop | times |\n|---|---|---:|---:|---:|---:|---:|---:|---:|"
     )
     for size_wh in SIZES_WH:
-        clip = folder / "film.mp4"
-        images = list(film(source, size_wh, frames))
+        clip = folder / "source.mp4"
+        images = list(frames_of(source, size_wh, frames))
         write(clip, iter(images), size_wh)
         for model in models:
             alone, coded, best, whole, share, loop, times = race(model, clip, images, folder)
@@ -125,7 +132,7 @@ def throughput(source: Path, models: list[Path], frames: int, folder: Path) -> N
 
 
 class Source:
-    """A camera of 30 frames a second, or of as many as are taken."""
+    """A camera of 30 frames a second, or of as many as the loop takes."""
 
     rate, ended, away = float(RATE), False, False
 
@@ -158,7 +165,7 @@ class Source:
 
 
 class Screen:
-    """Takes the age of each frame as it is shown."""
+    """Records the time at which each frame is shown."""
 
     closed = False
 
@@ -175,10 +182,10 @@ class Screen:
         pass
 
 
-class Watched:
-    """A style that takes the time it needs."""
+class TimedStyle:
+    """A style that records how long each frame takes."""
 
-    name, keep_color = "watched", None
+    name, keep_color = "timed", None
 
     def __init__(self, stylizer: Stylizer) -> None:
         self._steady = TemporalStylizer(stylizer)
@@ -192,14 +199,15 @@ class Watched:
 
 
 def latency(source: Path, models: list[Path]) -> None:
+    """Print the age of frames in the live loop."""
     print(
         "| model | the network, ms | shown | of | age: median, ms | 99th percentile | most "
         "| a period and the network |\n|---|---:|---:|---:|---:|---:|---:|---:|"
     )
-    images = list(film(source, SIZES_WH[0], 60))
+    images = list(frames_of(source, SIZES_WH[0], 60))
     for model in models:
         with Stylizer(model) as stylizer:
-            style = Watched(stylizer)
+            style = TimedStyle(stylizer)
             style(images[0])
             camera, screen = Source(images, RATE * 20, paced=True), Screen()
             result = run_webcam([style], camera, screen, WebcamConfig())
@@ -214,13 +222,14 @@ def latency(source: Path, models: list[Path]) -> None:
 
 
 def state() -> tuple[float, int, int]:
-    """Megabytes in use, open files, threads."""
+    """Return the megabytes in use, and the numbers of open files and of threads."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, files, threading.active_count()
 
 
 def soak(model: Path, frames: int, folder: Path) -> None:
+    """Print memory, open files and threads over many frames."""
     rng = np.random.default_rng(0)
     images = [
         cv2.blur(rng.integers(0, 256, (240, 320, 3)), (9, 9)).astype(np.uint8) for _ in range(30)
@@ -229,7 +238,7 @@ def soak(model: Path, frames: int, folder: Path) -> None:
     print("| loop | frames | MB after a tenth | at the end | change | open files | threads |")
     print("|---|---:|---:|---:|---:|---|---|")
 
-    def told(name: str, before: tuple[float, int, int], after: tuple[float, int, int]) -> None:
+    def report(name: str, before: tuple[float, int, int], after: tuple[float, int, int]) -> None:
         first, last = marks[0][1][0], marks[-1][1][0]
         print(
             f"| {name} | {frames} | {first:.1f} | {last:.1f} | {last / first - 1:+.1%} | "
@@ -249,8 +258,8 @@ def soak(model: Path, frames: int, folder: Path) -> None:
 
         camera = Source(images, frames, paced=False)
         run_webcam([TemporalStylizer(stylizer, stabilize=True)], camera, Marks(), WebcamConfig())
-        told("live", before, state())
-    clip = folder / "film.mp4"
+        report("live", before, state())
+    clip = folder / "source.mp4"
     write(clip, (images[k % 30] for k in range(frames)), (320, 240))
     marks.clear()
     before = state()
@@ -262,7 +271,7 @@ def soak(model: Path, frames: int, folder: Path) -> None:
                 marks.append((number, state()))
 
         repaint_video(painter, clip, folder / "b.mp4", callback=mark)
-    told("file", before, state())
+    report("file", before, state())
 
 
 if __name__ == "__main__":

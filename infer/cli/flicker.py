@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nst.cli.console import Debug, command, fail, progress_bar, say
-from nst.color.transfer import keep_color
 from nst.config import KeepColor, check_number
 from nst.errors import needs_extra
 from nst.infer.cli.options import ContentOption, ProviderOption, StabilizeOption, ThreadsOption
 from nst.io.files import check_writable
-from nst.io.images import Array
 
 if TYPE_CHECKING:
     from nst.infer.diagnostics.flicker import ClipFlicker, MotionError
+    from nst.io.images import Array
 
 FRAMES = 120
 MOST = 8
@@ -43,16 +42,16 @@ def register(app: typer.Typer) -> None:
 def flicker_command(
     model: Annotated[Path, typer.Argument(help="Style model, an .onnx file.")],
     video: Annotated[
-        Path | None, typer.Argument(help="Film to measure on as well.", show_default=False)
+        Path | None, typer.Argument(help="Video to measure on as well.", show_default=False)
     ] = None,
     content: ContentOption = None,
-    limit: Annotated[int, typer.Option(help="Photographs at most.")] = MOST,
-    frames: Annotated[int, typer.Option(help="Frames of the film at most.")] = FRAMES,
+    limit: Annotated[int, typer.Option(help="Greatest number of photographs.")] = MOST,
+    frames: Annotated[int, typer.Option(help="Greatest number of video frames.")] = FRAMES,
     stabilize: StabilizeOption = False,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the film's pictures. Without it, MODEL-flicker in the current one.",
+            help="Folder for the video's pictures. Default: MODEL-flicker in the current folder.",
             show_default=False,
         ),
     ] = None,
@@ -63,9 +62,9 @@ def flicker_command(
     threads: ThreadsOption = 0,
     debug: Debug = False,
 ) -> None:
-    """Measure how much a model's pictures flicker: when photographs move, and on a film.
+    """Measure how much a model's results flicker: on moving photographs, and on a video.
 
-    The film is repainted as nst video does. Ends with 1 where a photograph could not be read.
+    The video is repainted as by nst video. The exit status is 1 if a photograph can't be read.
     """
     check_number("limit", limit, least=1)
     check_number("frames", frames, least=2)
@@ -76,6 +75,7 @@ def flicker_command(
         if video is not None:
             importlib.import_module("matplotlib")  # now, not after a minute of measuring
         photographs, skipped = load_photographs(content, limit) if content else (held_out(), [])
+    from nst.color.transfer import keep_color
     from nst.infer.diagnostics.flicker import clip_flicker, motion_flicker, to_dict
     from nst.infer.runtime.stylizer import Stylizer
     from nst.infer.video.temporal import TemporalStylizer
@@ -87,7 +87,7 @@ def flicker_command(
     clip = None
 
     def kept(paint: Callable[[Array], Array], how: KeepColor | None) -> Callable[[Array], Array]:
-        """With each frame's own colours, where the model is for that."""
+        """Keep each image's own colours, if the model needs that."""
         return paint if how is None else lambda image: keep_color(paint(image), image, how)
 
     with Stylizer(model, provider=provider, threads=threads) as stylizer, progress_bar() as bar:
@@ -96,7 +96,7 @@ def flicker_command(
         say(f"style {stylizer.name} on {stylizer.provider}, photographs: {len(photographs)}")
         if video is not None:
             check_writable(folder / "flicker.png")
-            task = bar.add_task("the film", total=frames)
+            task = bar.add_task("video", total=frames)
             steady = TemporalStylizer(stylizer, stabilize=stabilize)
             clip = clip_flicker(
                 kept(steady, steady.keep_color),
@@ -125,7 +125,7 @@ def flicker_command(
 
 
 def table(motions: tuple[MotionError, ...], clip: ClipFlicker | None) -> list[str]:
-    """The numbers, one a line, each with how to read it."""
+    """Return one line per number, with a note on how to read it."""
     rows = [
         (
             motion.motion,
@@ -135,13 +135,13 @@ def table(motions: tuple[MotionError, ...], clip: ClipFlicker | None) -> list[st
         for motion in motions
     ]
     if clip is not None:
-        reading = f"from frame to frame, over {clip.frames}; {clip.film:.1f} in the film itself"
-        rows.append(("film", f"{clip.rms:.1f} levels", reading))
+        reading = f"from frame to frame, over {clip.frames}; {clip.film:.1f} in the video itself"
+        rows.append(("video", f"{clip.rms:.1f} levels", reading))
     return [f"{name:<8}{value:>14}  {reading}" for name, value, reading in rows]
 
 
 def _film(path: Path, most: int) -> Iterator[Array]:
-    """The first frames of a film."""
+    """Yield the first frames of a video."""
     from nst.infer.video.pipeline import open_source
     from nst.infer.video.reader import Frame
 

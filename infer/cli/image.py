@@ -29,7 +29,7 @@ def image_command(
     ],
     strength: StrengthOption = 1.0,
     keep_color: KeepColorOption = None,
-    quality: Annotated[int, typer.Option(help="Of JPEG and WebP, 1 to 100.")] = 95,
+    quality: Annotated[int, typer.Option(help="JPEG and WebP quality, 1 to 100.")] = 95,
     provider: ProviderOption = "auto",
     threads: ThreadsOption = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,

@@ -22,10 +22,10 @@ def register(app: typer.Typer) -> None:
 
 @command
 def info_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not text.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show what this machine has: CPU, GPUs, versions, and which providers really work."""
+    """Show this machine's CPU, GPUs and versions, and which execution providers work."""
     from nst.infer.diagnostics.machine import (
         auto_provider,
         check_providers,
@@ -56,11 +56,11 @@ def _machine(machine: Machine) -> Iterator[tuple[str, str]]:
     yield "CPU", machine.cpu_line
     if machine.load is not None:
         yield "load", f"{machine.load:.2f} in the last minute"
-    yield "memory", "unknown" if machine.memory is None else f"{machine.memory:.1f} GiB"
+    yield "memory", f"{machine.memory:.1f} GiB"
     for gpu in machine.gpus:
         yield "GPU", f"{gpu.line}, driver {gpu.driver}"
     if not machine.gpus:
-        yield "GPU", "nvidia-smi shows none"
+        yield "GPU", "nvidia-smi lists none"
     yield "ONNX Runtime", versions.get("onnxruntime", "unknown")
     yield "OpenCV", versions.get("opencv", "unknown")
 
@@ -78,7 +78,7 @@ def _providers(states: tuple[ProviderState, ...], auto: str) -> Iterator[tuple[s
         else:
             text = f"not installed ({state.hardware}): {state.install}"
         yield f"  {state.name}", text
-    yield "  auto", f"takes {auto}, the first of {', '.join(AUTO)} that works"
+    yield "  auto", f"uses {auto}, the first of {', '.join(AUTO)} that works"
 
 
 def _training(machine: Machine, training: TrainingState) -> Iterator[tuple[str, str]]:

@@ -35,15 +35,15 @@ def inspect_command(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the pictures. Without it, MODEL-inspection in the current one.",
+            help="Folder for the pictures. Default: MODEL-inspection in the current folder.",
             show_default=False,
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option(help="Photographs at most, spread evenly over those found.")
+        int, typer.Option(help="Greatest number of photographs, taken evenly from those found.")
     ] = MOST,
     heights: Annotated[
-        str, typer.Option(help="Lines at which the strokes are measured, rising.")
+        str, typer.Option(help="Heights in pixels at which the strokes are measured, rising.")
     ] = HEIGHTS,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write the numbers to the standard output as JSON.")
@@ -52,16 +52,17 @@ def inspect_command(
     threads: ThreadsOption = 0,
     debug: Debug = False,
 ) -> None:
-    """Measure how clean a model's pictures are: checkerboard, border, stroke scale. Draw what it found.
+    """Measure and draw a model's artefacts: checkerboard, border and stroke scale.
 
-    Ends with 1 where a photograph could not be read; it is named, and the rest are used.
+    A photograph that can't be read is named and left out; the exit status is then 1.
     """
     lines = whole_numbers("--heights", heights)
     check_number("limit", limit, least=1)
     with needs_extra("nst inspect"):
         importlib.import_module("matplotlib")  # now, not after a minute of measuring
-    from nst.infer.diagnostics.inspection import check_heights, inspect
-    from nst.infer.diagnostics.plots import PICTURES, save_pictures
+    from nst.infer.diagnostics.inspection import inspect
+    from nst.infer.diagnostics.inspection_plots import PICTURES, save_pictures
+    from nst.infer.diagnostics.strokes import check_heights
     from nst.infer.runtime.stylizer import Stylizer
     from nst.io.sample_images import held_out, load_photographs
 
@@ -96,13 +97,13 @@ def inspect_command(
 
 
 def table(found: Inspection) -> list[str]:
-    """The numbers, one a line, each with how to read it."""
+    """Return one line per number, with a note on how to read it."""
     border, strokes = found.border, found.strokes
     rows = [
         (
             f"checkerboard of {p.period} px",
             f"{p.decibels:+.1f} dB, {p.amplitude:.2f} levels",
-            "0 dB: nothing stands out at that period",
+            "0 dB: no checkerboard of that period",
         )
         for p in found.checkerboard.periods
     ]
@@ -110,12 +111,12 @@ def table(found: Inspection) -> list[str]:
         (
             "border, colour",
             f"{border.shift:.1f} ± {border.shift_error:.1f} levels",
-            "0: the outer 16 pixels have no colour of their own",
+            "0: the outer 16 pixels have no colour shift",
         ),
         (
             "border, difference",
             f"{border.rms_ratio:.2f}",
-            "1: no more of it there than further in",
+            "1: no more there than further inside",
         ),
         (
             "border, contrast",
@@ -129,7 +130,7 @@ def table(found: Inspection) -> list[str]:
             (
                 "strokes",
                 ", ".join(f"{size.pixels:.1f}" for size in known) + " px",
-                f"wavelength at {', '.join(str(size.height) for size in known)} lines",
+                f"wavelength at heights of {', '.join(str(size.height) for size in known)}",
             )
         )
     if strokes.hold is not None:
@@ -138,7 +139,7 @@ def table(found: Inspection) -> list[str]:
             (
                 "strokes hold",
                 f"{strokes.hold:.2f}",
-                f"1: they grow with the picture; {fixed:.2f}: they do not",
+                f"1: they grow with the image; {fixed:.2f}: they do not",
             )
         )
     return [f"{name:<20}{value:<28}{reading}" for name, value, reading in rows]

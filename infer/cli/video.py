@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import TextColumn
 
 from nst.cli.console import Debug, command, progress_bar, say
 from nst.config import check_number
@@ -30,47 +29,50 @@ def register(app: typer.Typer) -> None:
 def video_command(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Video to repaint.")],
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Video to write; the suffix names the container.")
+        Path, typer.Argument(metavar="OUT", help="Video to write; its suffix sets the container.")
     ],
     style: Annotated[
         Path | None, typer.Option(help="Model that nst-train made, an .onnx file.")
     ] = None,
     styles: Annotated[
         str | None,
-        typer.Option(help="Several over time: a.onnx@0,b.onnx@5.5 changes after 5.5 seconds."),
+        typer.Option(
+            help="Several models over time: a.onnx@0,b.onnx@5.5 changes after 5.5 seconds."
+        ),
     ] = None,
-    fade: Annotated[float, typer.Option(help="Seconds in which styles change over.")] = 1.0,
+    fade: Annotated[
+        float, typer.Option(help="Duration of a change between styles, seconds.")
+    ] = 1.0,
     size: Annotated[
-        int | None, typer.Option(help="Long side, pixels. Default: the source's.")
+        int | None, typer.Option(help="Long side of OUT in pixels. Default: that of IN.")
     ] = None,
-    start: Annotated[float, typer.Option(help="Where to begin, seconds.")] = 0.0,
+    start: Annotated[float, typer.Option(help="Start of the part to repaint, seconds.")] = 0.0,
     duration: Annotated[
-        float | None, typer.Option(help="How much to repaint, seconds. Default: the rest.")
+        float | None,
+        typer.Option(help="Duration of the part to repaint, seconds. Default: the rest."),
     ] = None,
-    fps: Annotated[
-        float, typer.Option(help="Frames per second, where IN is numbered images.")
-    ] = 25.0,
+    fps: Annotated[float, typer.Option(help="Frames per second, if IN is numbered images.")] = 25.0,
     strength: StrengthOption = 1.0,
     keep_color: KeepColorOption = None,
     codec: Annotated[
         str | None,
         typer.Option(
-            help="h264, hevc, av1, vp9, or an encoder of FFmpeg. Default: what suits OUT."
+            help="h264, hevc, av1, vp9, or an FFmpeg encoder. Default: one that suits OUT."
         ),
     ] = None,
     crf: Annotated[
         int | None,
-        typer.Option(help="Quality: lower is better and larger. Default: the codec's usual."),
+        typer.Option(help="Quality; lower is better, but larger. Default: depends on the codec."),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Speed of the encoder, as medium or slow.")
+        str | None, typer.Option(help="Speed of the encoder, such as medium or slow.")
     ] = None,
     hardware: Annotated[
-        bool, typer.Option("--hardware", help="Encode in hardware, where there is some.")
+        bool, typer.Option("--hardware", help="Encode in hardware, if there is any.")
     ] = False,
     stabilize: StabilizeOption = False,
     workers: Annotated[
-        int, typer.Option(help="Processes that repaint a part of the video each.")
+        int, typer.Option(help="Processes, each of which repaints a part of the video.")
     ] = 1,
     provider: ProviderOption = "auto",
     threads: ThreadsOption = 0,
@@ -79,8 +81,10 @@ def video_command(
 ) -> None:
     """Repaint a video file. Sound, subtitles, chapters and timing stay as they are.
 
-    Ctrl-C leaves a file of what was done.
+    Ctrl-C ends the work and keeps the part that is done.
     """
+    from rich.progress import TextColumn
+
     from nst.infer.video.parallel import repaint_in_parallel
     from nst.infer.video.pipeline import VideoProgress, repaint_video
     from nst.infer.video.schedule import VideoStyle, VideoStylizer, parse_styles

@@ -15,7 +15,7 @@ from nst.errors import UsageError
 from nst.infer.cli.options import ProviderOption, StabilizeOption, StrengthOption, ThreadsOption
 from nst.io.files import same_file
 
-_FIRST = 20.0  # seconds that a source may take to its first frame
+_FIRST = 20.0  # seconds to wait for a source's first frame
 
 
 def register(app: typer.Typer) -> None:
@@ -26,38 +26,39 @@ def register(app: typer.Typer) -> None:
 @command
 def webcam_command(
     style: Annotated[
-        list[Path], typer.Option(help="Model that nst-train made; several, to go through by keys.")
+        list[Path],
+        typer.Option(help="Model that nst-train made, an .onnx file; repeat to switch by keys."),
     ],
     source: Annotated[
         str, typer.Option(help="Number of a camera, a video file, or the URL of a stream.")
     ] = "0",
     size: Annotated[
-        int | None, typer.Option(help="Long side, pixels. Default: the camera's.")
+        int | None, typer.Option(help="Long side in pixels. Default: the camera's.")
     ] = None,
     fps: Annotated[
-        float | None, typer.Option(help="Frame rate to hold, by choosing the size.")
+        float | None, typer.Option(help="Frame rate to keep, by adapting the size.")
     ] = None,
     strength: StrengthOption = 1.0,
     keep_color: Annotated[
         Literal[KeepColor, "none"] | None,
         typer.Option(
-            help="Keep each frame's colours; the key c changes that. Default: what the model wants."
+            help="Keep each frame's colours; the key c changes the method. Default: the model's."
         ),
     ] = None,
     stabilize: StabilizeOption = False,
-    mirror: Annotated[bool, typer.Option("--mirror", help="Exchange left and right.")] = False,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Swap left and right.")] = False,
     record: Annotated[
-        Path | None, typer.Option(help="Record into this video from the beginning.")
+        Path | None, typer.Option(help="Video file to record from the start.")
     ] = None,
     snapshots: Annotated[
-        Path, typer.Option(help="Folder for what the keys save: pictures and recordings.")
+        Path, typer.Option(help="Folder for pictures and recordings that the keys save.")
     ] = Path(),
     window: Annotated[bool, typer.Option("--window/--no-window", help="Show a window.")] = True,
     virtual_camera: Annotated[
-        bool, typer.Option("--virtual-camera", help="Be a camera for calls and streams.")
+        bool, typer.Option("--virtual-camera", help="Act as a camera for other programs.")
     ] = False,
     seconds: Annotated[
-        float | None, typer.Option(help="End after so long. Default: never.")
+        float | None, typer.Option(help="Seconds after which to end. Default: never.")
     ] = None,
     provider: ProviderOption = "auto",
     threads: ThreadsOption = 0,

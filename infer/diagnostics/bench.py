@@ -1,4 +1,7 @@
-"""How fast models repaint: each in a process of its own, all of them in turn on a noisy machine."""
+"""Measures how fast models repaint.
+
+Each runs in its own process, and all take turns, so that a busy machine disturbs all alike.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,8 @@ class Candidate:
 
     Args:
         model: path of an ONNX file.
-        provider: where to compute.
-        reference: whether the others on the same provider are compared with it.
+        provider: execution provider to compute with.
+        reference: whether the other candidates on the same provider are compared with this one.
     """
 
     model: str | os.PathLike[str]
@@ -46,11 +49,11 @@ class BenchConfig:
 
     Args:
         sizes: (height, width) of the images, at least 32 each; measured from small to large.
-        seconds: to measure each candidate at each size, at least; a slow one takes longer.
-        rounds: how often all candidates take turns; each has at least one call a round.
-        warmup: calls before, fewer once `seconds` are over.
-        batch: images a call.
-        threads: of the CPU provider; 0 for one a core.
+        seconds: least time to measure each candidate at each size; a slow one takes longer.
+        rounds: number of turns of each candidate; each turn has at least one call.
+        warmup: calls before the measurement, fewer once `seconds` are over.
+        batch: images per call.
+        threads: threads of the CPU provider; 0 for one per core.
     """
 
     sizes: tuple[tuple[int, int], ...] = ((480, 640), (720, 1280), (1080, 1920))
@@ -75,26 +78,28 @@ class BenchConfig:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A candidate at a size. Figures are None where there are none: see `error`.
+    """The figures of a candidate at a size; None where it failed (see `error`).
 
     Attributes:
-        model: the style's title, or the file's name; path: of the file, empty if it is gone.
-        preset, precision: what the file says of itself, or empty.
-        provider: the one at work; the one asked for if it does not load.
-        size: (height, width); batch: images a call.
+        model: title of the style, or name of the file.
+        path: path of the file; empty if it is gone.
+        preset, precision: from the file's metadata, or empty.
+        provider: provider in use, or the requested one if it does not load.
+        size: (height, width) in pixels.
+        batch: images per call.
         milliseconds, p95: median and 95th percentile over the calls, for one image.
-        fps: images a second, by the median.
-        n: calls measured, after the warm-up.
-        gmac: 10⁹ multiply-accumulates for one image, by the file's `macs_per_pixel` at 640×480; the
-            command counts them on the graph instead, where onnx is installed.
+        fps: images per second, from the median.
+        n: number of calls measured, after the warm-up.
+        gmac: 10⁹ multiply-accumulates for one image, from the file's `macs_per_pixel` at 640×480;
+            the command counts them on the graph instead, if onnx is installed.
         memory: MiB that opening the model and repainting added to the process's peak resident
-            memory; from small to large sizes, so those below never count.
-        gpu_memory: MiB that it took on the GPUs, by the change of nvidia-smi's total across the
-            candidate's opening and warm-ups: of the device, so what others do there counts too.
-        speedup: the reference's median divided by this one's, in the same run.
-        reference: whether it is what the others are compared with.
+            memory. Sizes rise, so the peak belongs to this size.
+        gpu_memory: MiB by which nvidia-smi's total rose during the candidate's opening and
+            warm-ups; other processes on the GPUs count, too.
+        speedup: median of the reference divided by this median, in the same run.
+        reference: whether the others are compared with this candidate.
         notes: a line for each provider that `auto` tried before and that failed.
-        error: why there is no figure; empty if there is.
+        error: reason why there are no figures; empty if there are.
     """
 
     model: str
@@ -117,7 +122,7 @@ class Measurement:
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; the size as `height` and `width`, which nobody can mistake."""
+        """Return all attributes, ready for JSON; the size as `height` and `width`."""
         values = asdict(self)
         height, width = values.pop("size")
         return {**values, "height": height, "width": width}
@@ -125,7 +130,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class BenchProgress:
-    """Where a run is: what happens next, and the part that is done, 0 to 1."""
+    """The progress of `bench`: the next step, and the share of steps done.
+
+    Attributes:
+        model: name of the next candidate's file.
+        provider: its provider.
+        size: its (height, width); None while the model is opened.
+        done: share of steps done, 0 to 1.
+    """
 
     model: str
     provider: str
@@ -140,13 +152,18 @@ def bench(
 ) -> tuple[Measurement, ...]:
     """Measure every candidate at every size.
 
-    A call takes uint8 in and gives uint8 back: transfers to a GPU and back are part of it. At each
-    size all candidates warm up, then they take turns (A B C A B C …), so that whatever disturbs
-    the machine disturbs all alike. All of them stay in memory until the end.
+    A call maps uint8 to uint8, so it includes the transfers to a GPU and back. At each size all
+    candidates warm up, then they take turns (A B C A B C …), so that a busy machine disturbs all
+    alike. All of them stay in memory until the end.
+
+    Args:
+        candidates: models to measure.
+        config: None for the defaults.
+        report: called before each step.
 
     Returns:
         One row for each size and candidate, small sizes first. A candidate that fails has the
-        reason in its row; the others go on.
+        reason in its row, and the others go on.
     """
     config = config or BenchConfig()
     sizes = sorted(config.sizes, key=lambda size: size[0] * size[1])
@@ -180,11 +197,11 @@ def bench(
 
 
 class Worker:
-    """A `bench_worker` process; it ends with the `with` block, come what may."""
+    """A `bench_worker` process, which ends with the `with` block."""
 
     def __init__(self) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        # -P: a file of the working directory must not pass for a module.
+        # -P: keep files of the working directory from shadowing modules.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "nst.infer.diagnostics.bench_worker"],
             stdin=subprocess.PIPE,
@@ -201,7 +218,7 @@ class Worker:
         """Send a request and wait for the answer.
 
         Raises:
-            NstError: the process is dead, with what is known of its death.
+            NstError: the process has ended, with the signal or its last line of output.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -216,7 +233,7 @@ class Worker:
         return answer
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._said):
@@ -242,13 +259,13 @@ class Worker:
 
 @dataclass
 class _Lane:
-    """A candidate on its way through the sizes."""
+    """The state of a candidate during a run."""
 
     candidate: Candidate
     config: BenchConfig
     worker: Worker
     opened: dict[str, Any] = field(default_factory=dict)
-    broken: bool = False  # for good: it did not open, or its process is dead
+    broken: bool = False  # the model did not open, or its process has ended
     error: str = ""
     times: list[float] = field(default_factory=list)
     a_turn: int = 1
@@ -274,7 +291,7 @@ class _Lane:
             times = self._run(size, self.config.warmup, self.config.seconds)
         if times:
             share = self.config.seconds / self.config.rounds
-            self.a_turn = math.ceil(share / min(times))  # the first may be slow out of turn
+            self.a_turn = math.ceil(share / min(times))  # the first call may be slower
 
     def take_turn(self, size: tuple[int, int]) -> None:
         self.times += self._run(size, self.a_turn, math.inf)
@@ -322,7 +339,7 @@ class _Lane:
         return times
 
     def _ask(self, **request: Any) -> dict[str, Any] | None:
-        """The answer, or None with the reason in `error`."""
+        """Return the worker's answer, or None with the reason in `error`."""
         try:
             answer = self.worker.ask(**request)
         except NstError as error:
@@ -343,12 +360,12 @@ class _Lane:
 def _gmac(macs_per_pixel: str, size: tuple[int, int]) -> float | None:
     try:
         return float(macs_per_pixel) * size[0] * size[1] / 1e9
-    except ValueError:  # a file of another maker, or from before it was written
+    except ValueError:  # a file of another maker
         return None
 
 
 def _compared(lanes: list[_Lane], rows: list[Measurement]) -> Iterator[Measurement]:
-    """The rows of one size with their speed-ups."""
+    """Yield the rows of one size with their speed-ups."""
     base = {
         (lane.candidate.provider, row.provider): row.milliseconds
         for lane, row in zip(lanes, rows, strict=True)

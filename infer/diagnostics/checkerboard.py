@@ -1,36 +1,35 @@
-"""The checkerboard: dots and meshes that a network's strides leave in flat regions."""
+"""Measures the checkerboard: dots and meshes that strides leave in flat regions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nst.infer.diagnostics.photographs import Stylize
 from nst.io.images import Array
 
-Stylize = Callable[[Array], Array]  # HWC uint8 RGB -> the same shape; a Stylizer is one
 Values = NDArray[np.float64]
 
-PERIODS = (2, 4, 8)  # pixels; the strides at which networks of this kind work
+PERIODS = (2, 4, 8)  # pixels; the strides of networks of this kind
 LUMA = np.array([0.299, 0.587, 0.114])
 ROUNDING = 1 / 12  # variance of rounding to whole levels
-INSIDE = (
-    192  # side of what is measured of a field; a multiple of 8 puts the checkerboard on whole bins
-)
+# Side in pixels of a field's measured inside; a multiple of 8 puts the checkerboard on whole bins.
+INSIDE = 192
 
 _FIELD = 256
 _SURROUND = 32  # pixels of texture around a field
-_GRAIN = 1.0  # standard deviation in levels, that of a good camera in good light
+_GRAIN = 1.0  # standard deviation in levels, as of a good camera in good light
 _COLORS = (
     *((level, level, level) for level in (16, 72, 128, 184, 240)),
     *((224, 32, 32), (224, 224, 32), (32, 224, 32), (32, 224, 224), (32, 32, 224), (224, 32, 224)),
     *((112, 160, 216), (216, 172, 140)),  # sky and skin
 )
-_LOBE, _RING = 1, (3, 5)  # bins: the reach of a Hann window, and where the neighbours are
+_LOBE, _RING = 1, (3, 5)  # bins: half width of a Hann window's main lobe; its neighbours
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,14 @@ class Period:
     """The checkerboard of one period.
 
     Attributes:
-        period: in pixels.
-        ratio: power at the checkerboard's frequencies over that of the frequencies around them, both
-            averaged over all fields; 1 without a checkerboard.
-        median_ratio, worst_ratio: of the single fields.
-        worst_field: the name of the field with the worst ratio.
-        amplitude: RMS of what stands out from the frequencies around, in levels of 0 to 255: the
-            root of its mean square over all fields.
-        constant, grain, ramp: the same over the fields of one kind.
+        period: period in pixels.
+        ratio: power at the checkerboard's frequencies divided by that of the frequencies around
+            them, both averaged over all fields; 1 without a checkerboard.
+        median_ratio, worst_ratio: median and maximum of the single fields' ratios.
+        worst_field: name of the field with the worst ratio.
+        amplitude: RMS over all fields of the power that exceeds the frequencies around, in levels
+            of 0 to 255.
+        constant, grain, ramp: the same RMS over the fields of one kind.
     """
 
     period: int
@@ -66,13 +65,13 @@ class Period:
 
 @dataclass(frozen=True)
 class Checkerboard:
-    """What `checkerboard` found.
+    """The checkerboards of all periods that `checkerboard` found.
 
     Attributes:
-        periods: 2, 4 and 8 pixels.
-        painted: name of each field and its stylised inside, HWC uint8 RGB.
-        spectrum: [192, 192], mean over the fields of the luminance's mean square by frequency, in
-            levels², ordered as by `numpy.fft.fft2`; it sums to the mean variance.
+        periods: one for each of 2, 4 and 8 pixels.
+        painted: name and stylised inside of each field, HWC uint8 RGB.
+        spectrum: power spectrum of the luminance, mean over the fields, [192, 192] in levels², in
+            the order of `numpy.fft.fft2`; it sums to the mean variance.
     """
 
     periods: tuple[Period, ...]
@@ -81,19 +80,22 @@ class Checkerboard:
 
 
 def checkerboard(stylize: Stylize) -> Checkerboard:
-    """Look for a checkerboard of 2, 4 and 8 pixels in fields that hold nothing: flat ones and ramps.
+    """Measure the checkerboard of 2, 4 and 8 pixels in fields without detail: flat ones and ramps.
 
     The fields of 256×256 are 13 constant colours; the same with a grain of 1 level, in a surround
-    of 32 pixels of texture; and 6 smooth ramps. (Where all is constant, a network that normalises
-    over the image divides nothing by nothing and falls silent. Grain is what flat regions of
-    photographs hold, and there its checkerboard shows.)
+    of 32 pixels of texture; and 6 smooth ramps. (On a constant image, a network that normalises
+    over the image divides zero by zero and outputs no pattern. Flat regions of photographs contain
+    grain, and there its checkerboard shows.)
 
-    Of the luminance of the inner 192×192 a cubic trend is removed, and the power spectrum taken
-    under a Hann window. The checkerboard of period p has the frequencies (a/p, b/p) that no shorter
-    period has. The power at each, over the window's main lobe (3×3 bins), is held against the mean
-    power of the bins 3 to 5 away; for frequencies on an axis, where ramps and edges pile up their
-    power, of those along the axis. Both get the floor that rounding to 8 bits must give, 1/12 of
-    variance per pixel, so that a flat output gives a ratio of 1.
+    A cubic trend is removed from the luminance of the inner 192×192, and the power spectrum is
+    taken under a Hann window. The checkerboard of period p has the frequencies (a/p, b/p) that no
+    shorter period has. The power at each, over the window's main lobe (3×3 bins), is compared with
+    the mean power of the bins 3 to 5 away; for frequencies on an axis, where ramps and edges
+    concentrate their power, with that of the bins along the axis. The power of rounding to 8 bits,
+    a variance of 1/12 per pixel, is added to both, so that a flat output gives a ratio of 1.
+
+    Args:
+        stylize: maps HWC uint8 RGB to the same shape.
     """
     kinds, names, painted = [], [], []
     for kind, name, image in fields():
@@ -107,17 +109,17 @@ def checkerboard(stylize: Stylize) -> Checkerboard:
 
 
 def checkerboard_bins(period: int, side: int) -> NDArray[np.int64]:
-    """Bins of a `side` × `side` FFT that hold the checkerboard of exactly `period`: [n, 2].
+    """Return the bins of a `side` × `side` FFT that hold the checkerboard of `period`: [n, 2].
 
-    Those of shorter periods are left out. A frequency and its negative are both there, as in the
-    spectrum, so power sums to mean squares. `period` is a power of 2 and divides `side`.
+    Those of shorter periods are left out. A frequency and its negative are both included, as in the
+    spectrum, so that power sums to mean squares. `period` is a power of 2 and divides `side`.
     """
     steps = [(a, b) for a in range(period) for b in range(period) if math.gcd(a, b, period) == 1]
     return np.array(steps) * (side // period)
 
 
 def fields() -> list[tuple[str, str, Array]]:
-    """What `checkerboard` stylises: kind (`constant`, `grain` or `ramp`), name, HWC uint8 RGB."""
+    """Make the test fields: kind (`constant`, `grain` or `ramp`), name, and HWC uint8 RGB."""
     rng = np.random.default_rng(0)
     texture = _texture(_FIELD + 2 * _SURROUND, rng)
     place = slice(_SURROUND, -_SURROUND)
@@ -130,7 +132,7 @@ def fields() -> list[tuple[str, str, Array]]:
         grain = rng.normal(0, _GRAIN, (_FIELD, _FIELD, 1))
         canvas[place, place] = np.clip(np.rint(image + grain), 0, 255)
         grained.append(("grain", f"{name} with grain", canvas))
-    # One level a pixel: any other slope would bring a checkerboard of rounding with it.
+    # One level per pixel: rounding any other slope would add a checkerboard.
     y, x = np.mgrid[:_FIELD, :_FIELD]
     grey = np.full_like(x, 128)
     ramps = {
@@ -146,12 +148,12 @@ def fields() -> list[tuple[str, str, Array]]:
 
 
 def hann(count: int) -> Values:
-    """A periodic Hann window: a whole bin leaks into its two neighbours and no further."""
+    """Return a periodic Hann window; a wave on a bin leaks only into the two bins beside it."""
     return np.hanning(count + 1)[:-1]
 
 
 def _texture(side: int, rng: np.random.Generator) -> Array:
-    """Coloured noise with the 1/f amplitudes of photographs, 50 levels strong."""
+    """Make coloured noise with the 1/f amplitudes of photographs; standard deviation 50 levels."""
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side))
     frequency[0, 0] = np.inf
     white = rng.standard_normal((side, side, 3))
@@ -161,14 +163,14 @@ def _texture(side: int, rng: np.random.Generator) -> Array:
 
 @cache
 def _trend() -> Values:
-    """Orthonormal cubics over a field's inside: [pixels, 10]."""
+    """Return an orthonormal basis of the cubics over a field's inside: [pixels, 10]."""
     y, x = np.mgrid[-1 : 1 : INSIDE * 1j, -1 : 1 : INSIDE * 1j]
     terms = [x**i * y**j for i in range(4) for j in range(4 - i)]
     return np.linalg.qr(np.stack([term.ravel() for term in terms], 1))[0]
 
 
 def _spectrum(values: Values) -> Values:
-    """Mean square by frequency, less the cubic trend; sums to the variance."""
+    """Return the power spectrum without the cubic trend; it sums to the variance."""
     flat = values.ravel() - _trend() @ (_trend().T @ values.ravel())
     window = np.outer(hann(INSIDE), hann(INSIDE))
     power = np.abs(np.fft.fft2(flat.reshape(values.shape) * window)) ** 2
@@ -176,8 +178,8 @@ def _spectrum(values: Values) -> Values:
 
 
 def _period(spectra: Values, kinds: Sequence[str], names: Sequence[str], period: int) -> Period:
-    reach = np.arange(-_RING[1], _RING[1] + 1)
-    offsets = np.stack(np.meshgrid(reach, reach, indexing="ij"), 2).reshape(-1, 2)
+    steps = np.arange(-_RING[1], _RING[1] + 1)
+    offsets = np.stack(np.meshgrid(steps, steps, indexing="ij"), 2).reshape(-1, 2)
     away = np.abs(offsets)
     lobe, ring = away.max(1) <= _LOBE, away.max(1) >= _RING[0]
     bins = checkerboard_bins(period, INSIDE)
@@ -203,5 +205,5 @@ def _period(spectra: Values, kinds: Sequence[str], names: Sequence[str], period:
 
 
 def _root(excess: Values) -> float:
-    """Root of the mean square, which chance may push a little below 0."""
+    """Return the root of the mean excess; noise may push the mean a little below 0."""
     return math.sqrt(max(0.0, float(excess.mean())))

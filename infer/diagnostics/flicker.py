@@ -1,7 +1,7 @@
-"""How much a model's pictures flicker: under motion that is known, and on a film.
+"""Measures how much a model's results flicker: under known motion, and on a video.
 
-The warping error (Lai et al. 2018): a picture is compared with the one before it, moved as the
-scene moved, where the scene was in sight in both.
+The measure is the warping error (Lai et al. 2018): a stylised frame is compared with the one before
+it, warped as the scene moved, where the scene is visible in both.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nst.errors import UsageError
+from nst.infer.diagnostics.photographs import Stylize, check_photographs
 from nst.infer.runtime.resize import resized, scaled
 from nst.io.images import Array
 
-LONG_SIDE = 640  # photographs are no larger when they are moved
-EDGE = 2  # pixels along the border of what is in sight: interpolation reaches beyond
+LONG_SIDE = 640  # pixels; larger photographs are scaled down first
+EDGE = 2  # pixels along the border that do not count, because interpolation reaches beyond
 MOTIONS = ("shift", "slide", "turn", "zoom", "bend", "noise", "light")
-_SHIFTS = ((1, 0), (1, 2), (3, 1), (2, 5))  # whole pixels down and right, off a grid of four
+_SHIFTS = ((1, 0), (1, 2), (3, 1), (2, 5))  # pixels down and right; no multiples of four
 _SLIDE = (0.5, 1.25)  # pixels
 _TURN, _ZOOM, _BEND = 1.0, 1.01, 2.0  # degrees, factor, pixels
-_NOISE, _LIGHT = 3.0, 1.04  # levels of standard deviation, factor
+_NOISE, _LIGHT = 3.0, 1.04  # standard deviation in levels, factor
 
-Stylize = Callable[[Array], Array]
 Values = NDArray[np.float32]
 
 
@@ -38,9 +38,9 @@ class MotionError:
     Attributes:
         motion: `shift` by whole pixels, `slide` by fractions, `turn`, `zoom`, `bend`, `noise` or
             `light`.
-        rms: root mean square difference in levels, over all photographs.
-        photographs: the same of the photographs themselves, which interpolation, noise and light
-            leave; a model that changed nothing would have it.
+        rms: RMS difference in levels of 0 to 255, over all stylised photographs.
+        photographs: RMS difference of the photographs themselves, due to interpolation, noise and
+            light; a model that changes nothing has this error.
     """
 
     motion: str
@@ -50,18 +50,20 @@ class MotionError:
 
 @dataclass(frozen=True)
 class ClipFlicker:
-    """The warping error from frame to frame of a film.
+    """The warping error from frame to frame of a video.
 
     Attributes:
-        rms: root mean square difference in levels over the film, where the scene is in sight in
-            both frames.
-        film: the same of the film itself: noise, light, and what the optical flow missed.
-        errors, film_errors: the same of each frame from the second on.
-        seen: share of the pixels that count, mean.
-        frames: how many were compared, the first one included.
-        slice: the middle row of the film over time above that of its pictures, HWC uint8 RGB.
-        difference: of the last two frames and of their pictures, moved, side by side, eight times
-            enlarged around grey; HWC uint8 RGB.
+        rms: RMS difference in levels of 0 to 255 over the stylised video, where the scene is
+            visible in both frames.
+        film: RMS difference of the video itself, due to noise, light, and errors of the optical
+            flow.
+        errors: `rms` of each frame from the second on.
+        film_errors: `film` of each frame from the second on.
+        seen: mean share of the pixels that count.
+        frames: number of frames compared, the first one included.
+        slice: middle row of the video over time, above that of the stylised one; HWC uint8 RGB.
+        difference: difference of the last two frames after warping, for the video (left) and the
+            stylised one (right), multiplied by eight around grey; HWC uint8 RGB.
     """
 
     rms: float
@@ -74,7 +76,7 @@ class ClipFlicker:
     difference: Array = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers, ready for JSON."""
+        """Return the numbers, without the images, ready for JSON."""
         names = ("rms", "film", "errors", "film_errors", "seen", "frames")
         return {name: getattr(self, name) for name in names}
 
@@ -84,21 +86,19 @@ def motion_flicker(
     photographs: Sequence[Array],
     callback: Callable[[int, int], None] = lambda *_: None,
 ) -> tuple[MotionError, ...]:
-    """Move photographs in known ways and compare their pictures.
+    """Move photographs in known ways and compare them once stylised.
 
     Args:
-        stylize: HWC uint8 RGB to the same.
-        photographs: HWC uint8 RGB; larger ones are scaled to a long side of 640.
-        callback: called with how many pictures were made, and of how many.
+        stylize: maps HWC uint8 RGB to the same shape.
+        photographs: HWC uint8 RGB; larger ones are scaled to a long side of 640 pixels.
+        callback: called after each stylised image with the number done and the number of all.
 
     Raises:
-        UsageError: no photographs.
+        UsageError: there are no photographs.
     """
-    if not photographs:
-        raise UsageError("there are no photographs to move")
-    sums = {
-        motion: np.zeros(3) for motion in MOTIONS
-    }  # of squares: pictures', photographs'; pixels
+    check_photographs(photographs)
+    # Sums of squares of the stylised images and of the photographs, and the number of values.
+    sums = {motion: np.zeros(3) for motion in MOTIONS}
     total = len(photographs) * (len(MOTIONS) + len(_SHIFTS))
     done = 0
 
@@ -139,18 +139,18 @@ def clip_flicker(
     frames: Iterable[Array],
     callback: Callable[[int], None] = lambda _: None,
 ) -> ClipFlicker:
-    """Compare the pictures of a film's frames, moved by the optical flow (Kroeger et al. 2016).
+    """Compare a video's stylised frames, warped by the optical flow (Kroeger et al. 2016).
 
-    What was hidden, by the flow's way there and back, and the edges of motion do not count
-    (Ruder et al. 2016, section 4.2).
+    Occlusions, found by the consistency of the flows forward and back, and the edges of motion do
+    not count (Ruder et al. 2016, section 4.2).
 
     Args:
-        stylize: HWC uint8 RGB to the same; called frame after frame, so it may remember.
+        stylize: maps HWC uint8 RGB to the same shape; called frame by frame, so it may keep state.
         frames: HWC uint8 RGB, all of one size.
-        callback: called after each frame with their number.
+        callback: called after each frame with the number done.
 
     Raises:
-        UsageError: fewer than two frames, or too small ones, or of several sizes.
+        UsageError: there are fewer than two frames, or they are too small or of several sizes.
     """
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     before: tuple[Array, Array, Array] | None = None
@@ -161,7 +161,7 @@ def clip_flicker(
         painted = stylize(frame)
         grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
         middle = frame.shape[0] // 2
-        rows.append((frame[middle].copy(), painted[middle].copy()))  # a view would keep the whole
+        rows.append((frame[middle].copy(), painted[middle].copy()))  # a view would keep it all
         if before is not None:
             places, seen = _moved(flow, before[2], grey)
             differences = [
@@ -173,7 +173,7 @@ def clip_flicker(
         before = frame, painted, grey
         callback(number)
     if not errors:
-        raise UsageError("one frame does not flicker: give a film of two frames or more")
+        raise UsageError("one frame can't flicker: give a video of two frames or more")
     sums = np.array(errors)
     rms = np.sqrt(sums[:, :2] / np.maximum(sums[:, 2:], 1))
     own, film = np.sqrt(sums[:, :2].sum(0) / max(1.0, sums[:, 2].sum()))
@@ -193,7 +193,7 @@ def clip_flicker(
 
 
 def to_dict(motions: Sequence[MotionError], clip: ClipFlicker | None) -> dict[str, Any]:
-    """All numbers, ready for JSON."""
+    """Return all numbers, ready for JSON."""
     return {
         "motions": [asdict(motion) for motion in motions],
         "clip": None if clip is None else clip.to_dict(),
@@ -201,13 +201,13 @@ def to_dict(motions: Sequence[MotionError], clip: ClipFlicker | None) -> dict[st
 
 
 def _grid(size: tuple[int, ...]) -> tuple[Values, Values]:
-    """Columns and rows of all pixels, [H, W] each."""
+    """Return the columns and rows of all pixels, [H, W] each."""
     rows, columns = np.indices(size, np.float32)
     return columns, rows
 
 
 def _places(motion: str, size: tuple[int, ...], seed: int) -> list[Values]:
-    """Where each pixel was before the motion, [H, W, 2] as (column, row), one for each try."""
+    """Return each pixel's (column, row) before the motion, [H, W, 2]; one array per variant."""
     columns, rows = _grid(size)
     still = np.stack([columns, rows], 2)
     if motion == "shift":
@@ -226,7 +226,7 @@ def _places(motion: str, size: tuple[int, ...], seed: int) -> list[Values]:
 
 
 def _warped(image: Array, places: Values) -> Values:
-    """The image with the pixels of `places`, as float32."""
+    """Sample an image at `places`, as float32."""
     warped = cv2.remap(
         image.astype(np.float32),
         places[..., 0],
@@ -238,7 +238,7 @@ def _warped(image: Array, places: Values) -> Values:
 
 
 def _inside(places: Values, size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Where `places` lie in an image of (height, width)."""
+    """Return which `places` lie inside an image of (height, width), without its edge."""
     last = np.array([size[1], size[0]], np.float32) - 1
     return np.asarray(((places >= EDGE) & (places <= last - EDGE)).all(2), np.bool_)
 
@@ -248,8 +248,8 @@ def _squares(expected: Values, found: Array, seen: NDArray[np.bool_]) -> float:
 
 
 def _moved(flow: cv2.DISOpticalFlow, before: Array, now: Array) -> tuple[Values, NDArray[np.bool_]]:
-    """Where each pixel of `now` was in `before`, and whether it was in sight there."""
-    nothing: Any = None  # to begin with
+    """Return each pixel's (column, row) in `before`, and whether it was visible there."""
+    nothing: Any = None  # no initial flow
     try:
         back = np.asarray(flow.calc(now, before, nothing), np.float32)
         there = np.asarray(flow.calc(before, now, nothing), np.float32)
@@ -257,7 +257,7 @@ def _moved(flow: cv2.DISOpticalFlow, before: Array, now: Array) -> tuple[Values,
         sizes = " and ".join(dict.fromkeys(f"{g.shape[1]}×{g.shape[0]}" for g in (before, now)))
         raise UsageError(
             f"no optical flow between frames of {sizes} pixels: "
-            "give a film of one size, of 12 pixels or more a side"
+            "give a video of one size, of 12 pixels or more a side"
         ) from error
     places = np.stack(_grid(now.shape), 2) + back
     again = cv2.remap(there, places[..., 0], places[..., 1], cv2.INTER_LINEAR)

@@ -1,9 +1,8 @@
-"""What this machine has, and which execution providers really work on it."""
+"""Reads what this machine has, and tries which execution providers work on it."""
 
 from __future__ import annotations
 
 import base64
-import ctypes
 import importlib.metadata
 import os
 import platform
@@ -19,10 +18,10 @@ import onnxruntime
 from nst.config import Provider
 from nst.errors import TRAIN_PACKAGES, NstError
 from nst.infer.runtime.providers import AUTO, KINDS, cuda_devices, installed_providers, open_session
-from nst.system.cpu import FEATURES, output, read_cpu, sysctl
+from nst.system.cpu import FEATURES, output, read_cpu
 from nst.system.quota import memory_limits, read_text, usable_cores
 
-# The packages that bring ONNX Runtime and OpenCV under one import name each.
+# Packages that may provide each import name.
 PACKAGES = {
     "nst": ("nst",),
     "onnxruntime": (
@@ -35,8 +34,8 @@ PACKAGES = {
     "torch": ("torch",),
 }
 
-# A 1×1 convolution that doubles float [1, 1, 8, 8]: opset 17, IR 8. tests/infer/test_machine.py
-# builds the same with onnx, which the base install lacks.
+# A 1×1 convolution that doubles float [1, 1, 8, 8]: opset 17, IR 8. The tests build the same with
+# onnx, which the base install lacks.
 TEST_MODEL = base64.b64decode(
     "CAg6YwoPCgF4CgF3EgF5IgRDb252EgFnKhMIAQgBCAEIARABIgQAAABAQgF3WhsKAXgSFgoUCAESEAoCCAEKAggBCgII"
     "CAoCCAhiGwoBeRIWChQIARIQCgIIAQoCCAEKAggICgIICEIECgAQEQ=="
@@ -45,7 +44,13 @@ TEST_MODEL = base64.b64decode(
 
 @dataclass(frozen=True)
 class GPU:
-    """An NVIDIA GPU, as nvidia-smi describes it; memory in GiB, None where it is the machine's."""
+    """An NVIDIA GPU, as nvidia-smi describes it.
+
+    Attributes:
+        name: the product's name.
+        memory: in GiB; None where the GPU shares the machine's memory.
+        driver: version of the driver.
+    """
 
     name: str
     memory: float | None
@@ -53,26 +58,28 @@ class GPU:
 
     @property
     def line(self) -> str:
-        """Name and memory."""
+        """The name and the memory in one line."""
         return self.name if self.memory is None else f"{self.name} ({self.memory:.0f} GiB)"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What this machine has; None or empty where it can't be told.
+    """The hardware and the software of this machine; None or empty where unknown.
 
     Attributes:
-        cpu: its name.
-        physical_cores, logical_cores: of the machine.
-        usable_cores: what affinity and the container's quota leave to this process.
-        load: processes that ran or waited for a core, the average of the last minute.
-        memory: GiB, of the machine or of the container if that has less.
-        features: of `FEATURES`, those that the CPU has.
+        cpu: name of the CPU.
+        physical_cores: number of cores of the machine.
+        logical_cores: number of hardware threads of the machine.
+        usable_cores: cores that affinity and the container's quota leave to this process.
+        load: processes that ran or waited for a core, averaged over the last minute.
+        memory: GiB of the machine, or of the container if that has less.
+        features: the members of `FEATURES` that the CPU has.
         gpus: NVIDIA GPUs.
-        system, python: operating system and Python version.
-        versions: of nst, onnxruntime, opencv and torch, those that are installed, each with the
-            name of its package where that differs.
-        torch_cuda: the CUDA version that torch was built for.
+        system: operating system.
+        python: Python version.
+        versions: versions of nst, onnxruntime, opencv and torch as far as they are installed, each
+            with the name of its package where that differs.
+        torch_cuda: CUDA version that torch was built for.
     """
 
     cpu: str
@@ -80,7 +87,7 @@ class Machine:
     logical_cores: int
     usable_cores: float
     load: float | None
-    memory: float | None
+    memory: float
     features: tuple[str, ...]
     gpus: tuple[GPU, ...]
     system: str
@@ -89,11 +96,12 @@ class Machine:
     torch_cuda: str | None
 
     def to_dict(self) -> dict[str, Any]:
+        """Return all attributes, ready for JSON."""
         return asdict(self)
 
     @property
     def cpu_line(self) -> str:
-        """The CPU in a few words: name, cores, features."""
+        """The CPU's name, cores and features in one line."""
         cores = self.physical_cores or self.logical_cores
         line = f"{self.cpu}, {cores} core{'s' if cores != 1 else ''}"
         if self.logical_cores != cores:
@@ -104,24 +112,24 @@ class Machine:
 
     @property
     def line(self) -> str:
-        """The machine in one line, as a benchmark states it."""
-        memory = "" if self.memory is None else f", {self.memory:.0f} GiB"
+        """The machine in one line, as a benchmark prints it."""
         gpus = ", ".join(gpu.line for gpu in self.gpus) or "no GPU"
         runtime = self.versions.get("onnxruntime", "unknown")
-        return f"{self.cpu_line}{memory}; {gpus}; ONNX Runtime {runtime}"
+        return f"{self.cpu_line}, {self.memory:.0f} GiB; {gpus}; ONNX Runtime {runtime}"
 
 
 @dataclass(frozen=True)
 class ProviderState:
-    """One execution provider on this machine.
+    """The state of one execution provider on this machine.
 
     Attributes:
-        name: ours, `cuda`; full_name: ONNX Runtime's.
-        hardware: what it computes on.
+        name: nst's name for it, such as `cuda`.
+        full_name: ONNX Runtime's name for it.
+        hardware: the hardware that it computes on.
         installed: whether this ONNX Runtime was built with it.
         works: whether a small model ran on it.
-        problem: why it does not work; empty if it does, or isn't installed.
-        install: how to get it.
+        problem: reason why it does not work; empty if it works or is not installed.
+        install: how to install it.
     """
 
     name: str
@@ -135,11 +143,11 @@ class ProviderState:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Whether this machine can train.
+    """Whether this machine can train, and on which device.
 
     Attributes:
-        missing: packages of the extra that aren't installed.
-        device: where `--device auto` will most likely train: `cuda` or `cpu`.
+        missing: packages of the extra `train` that are not installed.
+        device: device that `auto` will most likely choose: `cuda` or `cpu`.
     """
 
     missing: tuple[str, ...]
@@ -147,15 +155,18 @@ class TrainingState:
 
 
 def read_machine() -> Machine:
-    """Look at the machine. Loads no torch, and never fails."""
+    """Read what this machine has, without loading torch."""
+    import psutil
+
     name, features = read_cpu()
     return Machine(
         cpu=name or platform.processor() or platform.machine() or "unknown CPU",
-        physical_cores=_physical_cores(),
+        physical_cores=psutil.cpu_count(logical=False),
         logical_cores=os.cpu_count() or 1,
         usable_cores=usable_cores(),
-        load=_load(),
-        memory=_memory(),
+        # psutil's emulation for Windows starts from 0 in each process.
+        load=None if sys.platform == "win32" else os.getloadavg()[0],
+        memory=min([psutil.virtual_memory().total, *memory_limits()]) / 2**30,
         features=tuple(feature for feature in FEATURES if feature in features),
         gpus=_gpus(),
         system=_system(),
@@ -166,7 +177,7 @@ def read_machine() -> Machine:
 
 
 def check_providers() -> tuple[ProviderState, ...]:
-    """Every provider that nst knows, each tried with a small model."""
+    """Try every provider that nst knows with a small model."""
     installed = installed_providers()
     states = []
     for name, kind in KINDS.items():
@@ -180,13 +191,13 @@ def check_providers() -> tuple[ProviderState, ...]:
 
 
 def auto_provider(states: tuple[ProviderState, ...]) -> str:
-    """Which of them `auto` takes."""
+    """Return the name of the provider that `auto` takes."""
     works = {state.name for state in states if state.works}
     return next((name for name in AUTO if name in works), "cpu")
 
 
 def check_training() -> TrainingState:
-    """Whether the extra is installed. Loads no torch: its device is told from its build."""
+    """Check whether this machine can train, without loading torch."""
     try:
         wanted = importlib.metadata.requires("nst") or []
     except importlib.metadata.PackageNotFoundError:
@@ -201,17 +212,17 @@ def check_training() -> TrainingState:
 
 
 def gpu_memory_used() -> float | None:
-    """MiB in use on all NVIDIA GPUs together, by whichever process; None without nvidia-smi."""
+    """Return the MiB that all processes use on all NVIDIA GPUs; None without nvidia-smi."""
     used = [float(row[0]) for row in _nvidia_smi("memory.used") if row[0].isdigit()]
     return sum(used) if used else None
 
 
 def _problem(provider: str) -> str:
-    """Why the test model does not run on a provider; empty if it does."""
+    """Return why the test model does not run on a provider; empty if it does."""
     try:
         open_session(TEST_MODEL, "the test model", cast(Provider, provider), 1, _probe)
     except NstError as error:
-        return str(error).rpartition(": ")[0]  # less the mend, which points here
+        return str(error).rpartition(": ")[0]  # without the advice, which names nst info
     return ""
 
 
@@ -220,35 +231,6 @@ def _probe(session: onnxruntime.InferenceSession) -> None:
     (y,) = session.run(None, {"x": x})
     if not np.allclose(y, 2 * x):
         raise RuntimeError("its results are wrong")
-
-
-def _physical_cores() -> int | None:
-    if sys.platform == "darwin":
-        count = sysctl("hw.physicalcpu")
-        return int(count) if count.isdigit() else None
-    siblings = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")
-    return len({read_text(path) for path in siblings}) or None
-
-
-def _load() -> float | None:
-    try:
-        return os.getloadavg()[0]
-    except (OSError, AttributeError):  # Windows has none
-        return None
-
-
-def _memory() -> float | None:
-    try:
-        if sys.platform == "win32":
-            kilobytes = ctypes.c_ulonglong()
-            ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
-            return kilobytes.value / 2**20 or None
-        if sys.platform == "darwin":
-            return int(sysctl("hw.memsize")) / 2**30
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return min([total, *memory_limits()]) / 2**30
 
 
 def _gpus() -> tuple[GPU, ...]:
@@ -284,7 +266,7 @@ def _versions() -> dict[str, str]:
 
 
 def package_version(package: str) -> str | None:
-    """The installed version, without importing the package; None if it isn't installed."""
+    """Return an installed package's version without importing it; None if it is missing."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""A model repaints image files: one, a folder, or a pipe."""
+"""Repaints image files with a model: single files, folders, or a pipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nst.color import transfer as color
 from nst.config import KeepColor
 from nst.errors import ImageError, NstError, UsageError
 from nst.infer.runtime.stylizer import Stylizer
-from nst.infer.runtime.tiles import Report
+from nst.infer.runtime.tiles import TileCallback
 from nst.io.files import same_file
 from nst.io.images import (
     WRITE_FORMATS,
@@ -28,26 +28,40 @@ PIPE = "-"
 
 @dataclass(frozen=True)
 class Repainted:
-    """What became of one image: its (height, width), and the network's seconds."""
+    """A repainted image file.
+
+    Attributes:
+        size: (height, width) in pixels.
+        seconds: time that repainting took, without reading and writing the files.
+    """
 
     size: tuple[int, int]
     seconds: float
 
 
 def plan_outputs(inputs: Sequence[str], out: str) -> list[tuple[str, str]]:
-    """Pairs of (source, target): paths, or `-` for stdin and stdout.
+    """Pair each source image with its target.
 
-    One image with a suffixed `out` goes to that file. Otherwise `out` is a folder: files keep
-    their names, folders their inner structure; formats that can't be written become PNG.
+    A single image goes to the file `out`, if that has a suffix. Otherwise `out` is a folder: files
+    keep their names and folders their inner structure; formats that can't be written become PNG.
+
+    Args:
+        inputs: images, folders, or `-` for the standard input.
+        out: file, folder, or `-` for the standard output.
+
+    Returns:
+        Pairs of (source, target), paths or `-`.
 
     Raises:
-        UsageError: several inputs for one file. NstError: a folder without images, a target that
-        is its own source, two sources with one target.
+        UsageError: there are several inputs for one file, a target is its own source, or two
+            sources have one target.
+        ImageError: no image can be written with the suffix of `out`.
+        NstError: a folder holds no images.
     """
     one = len(inputs) == 1 and not os.path.isdir(inputs[0])
     if out == PIPE:
         if not one:
-            raise UsageError("--out - writes one image: give one input, or a folder for --out")
+            raise UsageError("the output - takes one image: give one input, or name a folder")
         return [(inputs[0], PIPE)]
     suffix = Path(out).suffix.lower()
     if one and suffix and not os.path.isdir(out):
@@ -56,7 +70,7 @@ def plan_outputs(inputs: Sequence[str], out: str) -> list[tuple[str, str]]:
             raise ImageError(f"cannot write images as {suffix}: use {known}")
         jobs = [(inputs[0], out)]
     elif suffix in WRITE_FORMATS and not os.path.isdir(out):
-        raise UsageError(f"--out {out} is one file for several images: name a folder")
+        raise UsageError(f"the output {out} is one file for several images: name a folder")
     else:
         jobs = [
             (str(source), str(Path(out) / _writable(name)))
@@ -66,7 +80,7 @@ def plan_outputs(inputs: Sequence[str], out: str) -> list[tuple[str, str]]:
     targets: dict[str, str] = {}
     for source, target in jobs:
         if same_file(source, target):
-            raise UsageError(f"--out would overwrite {source}: name another file or folder")
+            raise UsageError(f"the output would overwrite {source}: name another file or folder")
         if target in targets:
             raise UsageError(f"{source} and {targets[target]} would both become {target}")
         targets[target] = source
@@ -81,16 +95,22 @@ def repaint_file(
     strength: float = 1.0,
     quality: int = 95,
     keep_color: KeepColor | None = None,
-    report: Report | None = None,
+    report: TileCallback | None = None,
 ) -> Repainted:
-    """Repaint one image file (or `-`, the standard input) into another (or standard output, PNG).
+    """Repaint an image file into another.
 
     Args:
-        keep_color: how to give the result the source's colours; see `keep_color`.
-        report: called after each piece of a large image with how many are done, and of how many.
+        source: path of the image, or `-` for the standard input.
+        target: path of the result, or `-` for the standard output, as PNG.
+        strength: 0 gives the source's pixels, 1 the full style.
+        quality: JPEG and WebP quality, 1 to 100.
+        keep_color: method that gives the result the source's colours (see
+            `nst.color.transfer.keep_color`); None to leave the model's.
+        report: called after each tile of a large image.
 
     Raises:
-        ImageError: the source can't be read. NstError: the target can't be written.
+        ImageError: the source can't be read.
+        NstError: the target can't be written.
     """
     picture = load_picture(sys.stdin.buffer.read() if source == PIPE else source)
     start = time.perf_counter()
@@ -109,13 +129,13 @@ def repaint_file(
 
 
 def _expand(item: str, out: Path) -> list[tuple[Path | str, Path]]:
-    """The images of an input, each with its name below the output folder."""
+    """List the images of an input, each with its path below the output folder."""
     if item == PIPE:
         return [(PIPE, Path("stdin.png"))]
     path = Path(item)
     if not os.path.isdir(path):
         return [(path, Path(path.name))]
-    own = out.resolve()  # results of an earlier run, where `out` is inside the folder
+    own = out.resolve()  # if it is inside the folder, it may hold the results of an earlier run
     inside = own != path.resolve() and own.is_relative_to(path.resolve())
     found = [
         file for file in image_files(path) if not (inside and file.resolve().is_relative_to(own))

@@ -1,4 +1,4 @@
-"""A camera, a stream or a file as the newest frame: a slow network skips frames, it never lags."""
+"""Reads the newest frame of a camera, a stream or a file: a slow network skips frames."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from nst.io.images import Array
 RECONNECT = 10.0  # seconds that a camera or stream may be away
 _RETRY = 0.5  # seconds from one attempt to the next
 _FILE_RATE = 25.0  # frames per second of a file that doesn't say
+# OpenCV reads it as it first opens a stream; no thread of ours reads the environment yet.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+_log_level = threading.Lock()  # OpenCV has one for the whole process
 
 
 class Capture(Protocol):
-    """What `cv2.VideoCapture` does, as far as it is needed: frames are HWC uint8 BGR."""
+    """The used methods of `cv2.VideoCapture`; frames are HWC uint8 BGR."""
 
     def isOpened(self) -> bool: ...  # noqa: N802
     def read(self) -> tuple[bool, Any]: ...
@@ -33,12 +36,12 @@ class Capture(Protocol):
 
 @dataclass(frozen=True)
 class Captured:
-    """A frame as it came.
+    """A captured frame.
 
     Attributes:
         image: HWC uint8 RGB.
-        number: of the frame, from 1; those between two that were taken were skipped.
-        time: of its arrival, by `time.monotonic`.
+        number: counts the frames that the source gave, from 1, with the skipped ones.
+        time: `time.monotonic()` of its arrival.
     """
 
     image: Array
@@ -47,21 +50,22 @@ class Captured:
 
 
 class Camera(Closing):
-    """Reads in a thread of its own and keeps the newest frame alone.
+    """Reads a camera, a stream or a file in its own thread and keeps only the newest frame.
 
     Args:
-        source: number of a camera, path of a file, or address of a stream. A file is played at its
+        source: number of a camera, path of a file, or URL of a stream. A file is played at its
             own pace.
-        size: (height, width) to ask the camera for; it may give another.
-        opener: opens a source; another one may stand in for OpenCV.
-        reconnect: seconds to wait for a camera or stream that went away; 0 takes that for its end.
+        size: (height, width) to request from the camera, which may give another.
+        opener: opens a source; `cv2.VideoCapture` by default.
+        reconnect: seconds to wait for a camera or stream that went away; 0 ends at once.
 
     Attributes:
-        rate: frames per second that the source is said to give; 0 where it says nothing.
-        away: whether the source is being waited for.
+        rate: frames per second that the source declares; 0 where it declares none.
+        away: whether the source went away and is waited for.
+        error: why the source ended, if it failed.
 
     Raises:
-        VideoError: there is no such source, or nothing comes of it.
+        VideoError: there is no such source, or it can't be opened.
     """
 
     def __init__(
@@ -94,18 +98,21 @@ class Camera(Closing):
         self._thread.start()
 
     def newest(self, timeout: float | None = None) -> Captured | None:
-        """The newest frame that was not taken yet; None when the source has ended, or time is up.
+        """Return the newest frame that was not taken yet; wait for it up to `timeout` seconds.
+
+        Returns:
+            None if the source has ended or the time is up.
 
         Raises:
             VideoError: a camera or stream went away and did not come back.
         """
 
-        def there() -> bool:
+        def ready() -> bool:
             new = self._newest is not None and self._newest.number > self._taken
             return new or self._ended
 
         with self._news:
-            self._news.wait_for(there, timeout)
+            self._news.wait_for(ready, timeout)
             if self._newest is not None and self._newest.number > self._taken:
                 self._taken = self._newest.number
                 return self._newest
@@ -115,11 +122,11 @@ class Camera(Closing):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether no more frames will come."""
         return self._ended
 
     def close(self) -> None:
-        """Stop reading and give the camera back."""
+        """Stop reading and release the camera."""
         self._closed = True
         self._thread.join()
 
@@ -149,7 +156,7 @@ class Camera(Closing):
                 there, image = capture.read()
                 if not there or image is None:
                     capture.release()
-                    capture = None if self._is_file else self._again()
+                    capture = None if self._is_file else self._reconnected()
                     continue
                 number += 1
                 rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
@@ -168,8 +175,8 @@ class Camera(Closing):
                 self._ended = True
                 self._news.notify_all()
 
-    def _again(self) -> Capture | None:
-        """The source, back again; None when time is up or nobody waits any more."""
+    def _reconnected(self) -> Capture | None:
+        """Wait for the source to come back; return None when the time is up or it is closed."""
         if not self._reconnect:
             return None
         self.away = True
@@ -195,12 +202,12 @@ _ADVICE = {
 
 
 def _open(source: int | str) -> Capture:
-    """By OpenCV, which must not write of its failures on stderr by itself."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    """Open a source with OpenCV, which must not print its failures on stderr."""
     logging = cv2.utils.logging
-    before = logging.getLogLevel()
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
-    try:
-        return cv2.VideoCapture(source)
-    finally:
-        logging.setLogLevel(before)
+    with _log_level:
+        before = logging.getLogLevel()
+        logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+        try:
+            return cv2.VideoCapture(source)
+        finally:
+            logging.setLogLevel(before)

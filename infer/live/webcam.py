@@ -1,7 +1,8 @@
-"""The live loop: the newest frame of a camera, repainted, in a window, a file, another program."""
+"""Repaints a camera live, into a window, a recording and the cameras of other programs."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -10,22 +11,24 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from nst.color import transfer as color
 from nst.config import KeepColor, check_number
-from nst.errors import UsageError
+from nst.errors import NstError, UsageError
 from nst.infer.live.camera import Camera, Captured
+from nst.infer.live.overlay import draw_text
+from nst.infer.live.pacer import Pacer
 from nst.infer.live.recording import Recording
 from nst.infer.runtime.resize import resized, scaled
 from nst.infer.runtime.signature import SMALLEST_SIDE
 from nst.io.images import Array, save_image
 
-PATIENCE = 0.05  # seconds without a frame after which the window is seen to
-STEP = 0.1  # of the strength, a key
-_RECENT = 2.0  # seconds over which frames are counted
+PATIENCE = 0.05  # seconds without a frame after which the window's keys are read
+STEP = 0.1  # change of the strength by a key
+_RECENT = 2.0  # seconds over which the frame rate is measured
+_AWAY = "the camera is away: waiting for it"
 
-# Keys, by what `Window.key` calls them, and what they do.
+# Keys, as `Window.key` names them, and what they do.
 KEYS = {
     "n": "next style",
     "p": "previous style",
@@ -43,8 +46,8 @@ KEYS = {
 }
 
 
-class Style(Protocol):
-    """A `Stylizer`, as far as it is needed."""
+class LiveStylizer(Protocol):
+    """Repaints a frame, HWC uint8 RGB, as a `Stylizer` or a `TemporalStylizer` does."""
 
     @property
     def name(self) -> str: ...
@@ -54,7 +57,7 @@ class Style(Protocol):
 
 
 class Window(Protocol):
-    """Where frames are shown and keys are pressed."""
+    """Shows frames, HWC uint8 RGB, and returns the keys that are pressed."""
 
     def show(self, image: Array) -> None: ...
     def key(self) -> str | None: ...
@@ -64,7 +67,7 @@ class Window(Protocol):
 
 
 class CameraOutput(Protocol):
-    """Where repainted frames go besides, HWC uint8 RGB: a virtual camera."""
+    """Takes the repainted frames, HWC uint8 RGB, as a `VirtualCamera` does."""
 
     def send(self, image: Array) -> None: ...
 
@@ -74,16 +77,16 @@ class WebcamConfig:
     """Options of `run_webcam`.
 
     Args:
-        size: long side at which frames are repainted and shown; None for the camera's.
-        fps: frame rate to hold by choosing that size; None to leave it.
+        size: long side in pixels at which frames are repainted and shown; None for the camera's.
+        fps: frame rate to hold by choosing that size; None to keep the size.
         strength: 0 to 1.
-        keep_color: how to give each frame its own colours back, or `none`; None for what the style
-            asks for.
-        mirror: whether left and right change places.
-        figures: whether the picture tells frame rate, age and style.
-        snapshots: folder of the pictures that a key saves.
-        record: file to record into from the beginning; None for one in `snapshots`, by a key.
-        seconds: after which to end; None for never.
+        keep_color: method that keeps each frame's own colours, or `none`; None for the model's
+            default.
+        mirror: whether to flip frames from left to right.
+        figures: whether to write frame rate, age and style on the frames in the window.
+        snapshots: folder for the snapshots and recordings that keys make.
+        record: file to record into from the beginning; None to record by a key only.
+        seconds: length of the session; None for no limit.
     """
 
     size: int | None = None
@@ -110,7 +113,7 @@ class WebcamConfig:
 
 @dataclass(frozen=True)
 class View:
-    """What is being done now, and how; keys change it."""
+    """The settings that keys change."""
 
     style: int
     strength: float
@@ -124,12 +127,14 @@ class View:
 
 @dataclass(frozen=True)
 class WebcamResult:
-    """What became of a live session.
+    """The outcome of a live session.
 
     Attributes:
-        frames: repainted; captured: that the camera gave; seconds: that it lasted.
-        age: seconds from a frame's arrival to its being shown, the median.
-        files: that were written: snapshots and recordings.
+        frames: number of frames repainted.
+        captured: number of frames that the camera gave.
+        seconds: length of the session.
+        age: median of the seconds from a frame's arrival to its display.
+        files: the snapshots and recordings that were written.
     """
 
     frames: int
@@ -139,74 +144,52 @@ class WebcamResult:
     files: tuple[Path, ...]
 
 
-class Pacer:
-    """Chooses the long side at which a frame rate is held, with hysteresis."""
-
-    def __init__(self, fps: float, side: int) -> None:
-        self.budget, self.most = 0.9 / fps, side
-        self.side = side
-        self._times: deque[float] = deque(maxlen=8)
-
-    def __call__(self, seconds: float) -> int:
-        """The side for the next frame, after one took `seconds`."""
-        self._times.append(seconds)
-        if len(self._times) < self._times.maxlen:  # type: ignore[operator]
-            return self.side
-        usual = float(np.median(self._times))
-        # Time goes with the area. Down where it is too slow, up where a tenth is to spare.
-        wanted = self.side * (self.budget / usual) ** 0.5
-        if usual > self.budget or wanted > 1.15 * self.side:
-            side = int(np.clip(round(wanted * 0.97 / 16) * 16, 128, self.most))
-            if side != self.side:
-                self.side = side
-                self._times.clear()
-        return self.side
-
-
 def run_webcam(
-    styles: Sequence[Style],
+    styles: Sequence[LiveStylizer],
     camera: Camera,
     window: Window | None = None,
     config: WebcamConfig | None = None,
-    sinks: Sequence[CameraOutput] = (),
+    outputs: Sequence[CameraOutput] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> WebcamResult:
     """Repaint what a camera sees until the window is closed, `q` is pressed or the source ends.
 
-    A slow network skips frames: each that is repainted is the newest. Ctrl-C ends it, too.
+    A slow network skips frames: it always repaints the newest one. Ctrl-C ends the session, too.
+    A snapshot or a recording that can't be written is reported by `say`, and the session goes on.
 
     Args:
-        styles: the first is shown at first; keys go through them.
-        window: None for none: then `sinks`, or a recording, get the frames.
-        sinks: get every repainted frame.
-        say: called with one line for what a person should know: a file, a size, a lost camera.
+        styles: the models; the first is used first, keys change to the others.
+        window: where frames are shown; None for a session that only records or feeds `outputs`.
+        outputs: further receivers of each repainted frame.
+        say: called with a line for the user: a file, a size, a lost camera.
 
     Raises:
-        VideoError: a camera or stream went away and did not come back.
+        VideoError: the camera or stream went away and did not come back. NstError: the recording
+        can't be written, and it fails from the beginning or nothing else takes the frames.
     """
-    return _Live(styles, camera, window, config or WebcamConfig(), sinks, say).run()
+    return _Session(styles, camera, window, config or WebcamConfig(), outputs, say).run()
 
 
-class _Live:
-    """One session."""
+class _Session:
+    """A live session and its state."""
 
     def __init__(
         self,
-        styles: Sequence[Style],
+        styles: Sequence[LiveStylizer],
         camera: Camera,
         window: Window | None,
         config: WebcamConfig,
-        sinks: Sequence[CameraOutput],
+        outputs: Sequence[CameraOutput],
         say: Callable[[str], None],
     ) -> None:
         if not styles:
-            raise UsageError("no style is given: name a model with --style")
+            raise UsageError("no style is given: name a model")
         self.styles, self.camera, self.window = styles, camera, window
-        self.config, self.sinks, self.say = config, sinks, say
+        self.config, self.outputs, self.say = config, outputs, say
         self.view = View(
             style=0,
             strength=config.strength,
-            keep_color=self._kept(0),
+            keep_color=self._default_keep_color(0),
             mirror=config.mirror,
             figures=config.figures,
         )
@@ -220,7 +203,7 @@ class _Live:
         self.done = False
 
     def run(self) -> WebcamResult:
-        begun, told = time.monotonic(), False
+        begun, reported = time.monotonic(), False
         if self.config.record is not None:
             self._record(self.config.record)
         try:
@@ -229,19 +212,19 @@ class _Live:
                     break
                 captured = self.camera.newest(PATIENCE)
                 if captured is not None:
-                    told = False
+                    reported = False
                     self._frame(captured)
                 elif self.camera.ended:
-                    last = self.camera.newest(0)  # it may have come, or failed, meanwhile
+                    last = self.camera.newest(0)  # a frame, or an error, may have come meanwhile
                     if last is None:
                         break
                     self._frame(last)
-                elif self.camera.away and not told:
-                    told = True
-                    self.say("the camera is away: waiting for it")
+                elif self.camera.away and not reported:
+                    reported = True
+                    self.say(_AWAY)
                     if self.window is not None and self.last is not None:
-                        self.window.show(self._dressed(self.last))
-                self._attend()
+                        self.window.show(self._annotated(self.last))
+                self._handle_window()
         except KeyboardInterrupt:
             pass
         finally:
@@ -272,12 +255,12 @@ class _Live:
             half = image.shape[1] // 2
             stylized = np.hstack([image[:, :half], stylized[:, half:]])
         self.last = stylized
-        for sink in self.sinks:
-            sink.send(stylized)
+        for output in self.outputs:
+            output.send(stylized)
         if self.recording is not None:
-            self.recording.write(stylized, captured.time)
+            self._record_frame(self.recording, stylized, captured.time)
         if self.window is not None:
-            self.window.show(self._dressed(stylized))
+            self.window.show(self._annotated(stylized))
         now = time.monotonic()
         self.ages.append(now - captured.time)
         self.ages = self.ages[-1000:]
@@ -297,26 +280,29 @@ class _Live:
         height, width = image.shape[:2]
         return resized(image, scaled((height, width), side, SMALLEST_SIDE))
 
-    def _attend(self) -> None:
-        """See to the window: its keys, its close button."""
+    def _handle_window(self) -> None:
+        """Handle the window's keys and its close button."""
         if self.window is None:
             return
         key = self.window.key()
         if self.window.closed or key == "q":
             self.done = True
         elif key is not None:
-            self._press(key)
+            try:
+                self._press(key)
+            except NstError as error:  # a snapshot or a recording that can't be written
+                self.say(str(error))
 
     def _press(self, key: str) -> None:
         view, count = self.view, len(self.styles)
         if key in ("n", "p"):
             style = (view.style + (1 if key == "n" else -1)) % count
-            view = replace(view, style=style, keep_color=self._kept(style))
+            view = replace(view, style=style, keep_color=self._default_keep_color(style))
         elif key in ("+", "-"):
             strength = view.strength + (STEP if key == "+" else -STEP)
             view = replace(view, strength=round(min(1.0, max(0.0, strength)), 2))
         elif key == "c":
-            chosen = self._kept(view.style) or "luminance"
+            chosen = self._default_keep_color(view.style) or "luminance"
             view = replace(view, keep_color=None if view.keep_color else chosen)
         elif key == "s":
             view = replace(view, split=not view.split)
@@ -331,19 +317,19 @@ class _Live:
             assert self.window is not None
             self.window.full_screen(view.full_screen)
         elif key == "space" and self.last is not None:
-            path = _unused(self.config.snapshots, ".png")
+            path = _unused_name(self.config.snapshots, ".png")
             save_image(path, self.last)
             self.files.append(path)
             self.say(f"snapshot {path}")
         elif key == "r":
             if self.recording is None:
-                self._record(_unused(self.config.snapshots, ".mp4"))
+                self._record(_unused_name(self.config.snapshots, ".mp4"))
             else:
                 self._stop_recording()
         self.view = view
 
-    def _kept(self, style: int) -> KeepColor | None:
-        """How a style's frames get their own colours back, before a key changes that."""
+    def _default_keep_color(self, style: int) -> KeepColor | None:
+        """Return how a style's frames keep their own colours, before a key changes that."""
         asked = self.config.keep_color
         return None if asked == "none" else asked or self.styles[style].keep_color
 
@@ -351,17 +337,29 @@ class _Live:
         self.recording = Recording(path, self.camera.rate or 30.0)
         self.say(f"recording {path}")
 
+    def _record_frame(self, recording: Recording, image: Array, time: float) -> None:
+        try:
+            recording.write(image, time)
+        except NstError as error:
+            if self.frames == 0 or (self.window is None and not self.outputs):
+                raise
+            self.say(f"the recording ends: {error}")
+            self._stop_recording()
+
     def _stop_recording(self) -> None:
         if self.recording is None:
             return
         recording, self.recording = self.recording, None
-        recording.close()
-        if recording.frames:
-            self.files.append(recording.path)
-            self.say(f"recorded {recording.path}: {recording.frames} frames")
+        try:
+            recording.close()
+        finally:
+            if recording.saved:
+                self.files.append(recording.path)
+                frames = f"{'up to ' if recording.partial else ''}{recording.frames} frames"
+                self.say(f"recorded {recording.path}: {frames}")
 
-    def _dressed(self, image: Array) -> Array:
-        """What the window shows: with figures and help written on it."""
+    def _annotated(self, image: Array) -> Array:
+        """Return the frame for the window, with figures and help written on it."""
         lines = []
         if self.view.figures:
             style = self.styles[self.view.style]
@@ -372,33 +370,21 @@ class _Live:
         if self.recording is not None:
             lines.append("recording")
         if self.camera.away:
-            lines.append("the camera is away: waiting for it")
+            lines.append(_AWAY)
         if self.view.help:
             lines += [f"{key}  {what}" for key, what in KEYS.items()]
-        return _written(image, lines) if lines else image
+        return draw_text(image, lines) if lines else image
 
 
-def _written(image: Array, lines: Sequence[str]) -> Array:
-    """Text in the upper left corner, light with a dark rim, whatever is behind it."""
-    size = max(12, min(image.shape[:2]) // 28)
-    picture = Image.fromarray(image)
-    ImageDraw.Draw(picture).multiline_text(
-        (size // 2, size // 2),
-        "\n".join(lines),
-        (255, 255, 255),
-        ImageFont.load_default(size),
-        spacing=size // 4,
-        stroke_width=max(1, size // 10),
-        stroke_fill=(0, 0, 0),
-    )
-    return np.asarray(picture)
+def _unused_name(folder: Path, suffix: str) -> Path:
+    """Return a path in the folder, named by the clock, that does not exist.
 
-
-def _unused(folder: Path, suffix: str) -> Path:
-    """A name by the clock that no file has."""
+    Raises:
+        UsageError: all its names are taken.
+    """
     stem = time.strftime("nst-%Y%m%d-%H%M%S")
     for number in range(1, 1000):
         path = folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
-        if not path.exists():
+        if not os.path.lexists(path):  # False where the folder can't be searched
             return path
-    raise UsageError(f"{folder} has no name left for a picture: name another folder")
+    raise UsageError(f"{folder} has no unused name: name another folder")

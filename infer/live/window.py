@@ -1,4 +1,4 @@
-"""A window of OpenCV, and other programs' cameras: where a live session goes."""
+"""Shows a live session in an OpenCV window, or as a camera of other programs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from nst.infer.runtime.resize import resized
 from nst.io.images import Array
 
 _NAMES = {ord(" "): "space", 27: "q", ord("="): "+", ord("_"): "-"}
-_NAMES |= {0xFF1B: "q", 0xFFAB: "+", 0xFFAD: "-"}  # of X11: Esc, and the keypad's
+_NAMES |= {0xFF1B: "q", 0xFFAB: "+", 0xFFAD: "-"}  # X11: Esc, and the keypad's + and -
+_NO_ANSWER = "the display {} does not answer: run without a window, or correct DISPLAY"
+_TRIAL_SECONDS = 15  # in which a display must open a window; importing OpenCV takes a few
+# Qt complains that it has no fonts for the buttons that we do not show. Set before threads run.
+os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
 
 
 class OpenCVWindow:
-    """A window that shows frames and gives keys.
+    """Shows frames and returns the keys that are pressed.
 
     Raises:
         NstError: there is no display, or OpenCV was built without windows.
@@ -30,20 +34,18 @@ class OpenCVWindow:
         check_display()
         self._title = title
         try:
-            # Without Qt's own buttons, and without its complaint that it has no fonts for them.
-            os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
             flags = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
             cv2.namedWindow(title, flags)
         except cv2.error as error:
             raise NstError(
                 "this OpenCV was built without windows: install opencv-python in place of "
-                "opencv-python-headless, or use --no-window"
+                "opencv-python-headless, or run without a window"
             ) from error
         self._size: tuple[int, int] | None = None
         self._shown = False
 
     def show(self, image: Array) -> None:
-        """A frame, HWC uint8 RGB; the first one sets the window's size."""
+        """Show a frame, HWC uint8 RGB; the first one sets the window's size."""
         if self._size is None:
             self._size = image.shape[:2]
             cv2.resizeWindow(self._title, image.shape[1], image.shape[0])
@@ -51,17 +53,17 @@ class OpenCVWindow:
         self._shown = True
 
     def key(self) -> str | None:
-        """The key that was pressed, if any; the window is kept alive by asking."""
+        """Return the key that was pressed, if any; call it often, it keeps the window alive."""
         code = cv2.waitKeyEx(1)
         if code < 0:
             return None
         code &= 0xFFFF
-        # Arrows and the like have codes beyond those of letters.
+        # Arrows and similar keys have codes above those of letters.
         return _NAMES.get(code, chr(code).lower() if code < 0x100 else None)
 
     @property
     def closed(self) -> bool:
-        """Whether its close button was pressed."""
+        """Whether the close button was pressed."""
         if not self._shown:
             return False
         return bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1)
@@ -72,33 +74,39 @@ class OpenCVWindow:
         cv2.setWindowProperty(self._title, cv2.WND_PROP_FULLSCREEN, mode)
 
     def close(self) -> None:
-        """Take it away."""
+        """Remove the window."""
         if not self.closed:
             cv2.destroyWindow(self._title)
             cv2.waitKeyEx(1)
 
 
 def check_display() -> None:
-    """Raise where no window can be opened: OpenCV would end the process, beyond any handler.
+    """Check that a window can be opened: otherwise OpenCV ends the process, beyond any handler.
 
     Raises:
-        NstError: no display.
+        NstError: there is no display, or it does not answer.
     """
     if not sys.platform.startswith("linux"):
         return
     display = os.environ.get("DISPLAY", "")
     if display and not _answers(display):
-        raise NstError(f"the display {display} does not answer: use --no-window, or mend DISPLAY")
-    if not display:  # of Wayland OpenCV knows what XWayland offers
-        raise NstError("there is no display: use --no-window with --record or --virtual-camera")
-    # A display may still refuse us; another process may be ended for that.
+        raise NstError(_NO_ANSWER.format(display))
+    if not display:  # on Wayland OpenCV uses XWayland, which sets DISPLAY
+        raise NstError(
+            "there is no display: run without a window, into a recording or a virtual camera"
+        )
+    # A display may still refuse us, which must end another process, not this one.
     trial = [sys.executable, "-c", "import cv2; cv2.namedWindow('nst')"]
-    if subprocess.run(trial, capture_output=True, check=False, timeout=60).returncode < 0:
-        raise NstError(f"the display {display} lets no window be opened: use --no-window")
+    try:
+        done = subprocess.run(trial, capture_output=True, check=False, timeout=_TRIAL_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise NstError(_NO_ANSWER.format(display)) from error
+    if done.returncode < 0:
+        raise NstError(f"the display {display} lets no window be opened: run without a window")
 
 
 def _answers(display: str) -> bool:
-    """Whether an X server takes connections."""
+    """Return whether an X server takes connections."""
     host, _, number = display.rpartition(":")
     number = number.partition(".")[0]
     if not number.isdigit():
@@ -119,14 +127,14 @@ def _answers(display: str) -> bool:
 
 
 class VirtualCamera:
-    """A camera that other programs see, by pyvirtualcam (the extra `camera`).
+    """Sends frames to a camera that other programs can use, by pyvirtualcam (the extra `camera`).
 
     Raises:
-        MissingExtraError: it isn't installed. NstError: no driver for it is.
+        MissingExtraError: pyvirtualcam is not installed. NstError: its driver is not.
     """
 
     def __init__(self, size: tuple[int, int], fps: float) -> None:
-        with needs_extra("--virtual-camera", "camera"):
+        with needs_extra("a virtual camera", "camera"):
             import pyvirtualcam
         height, width = size
         try:
@@ -141,15 +149,15 @@ class VirtualCamera:
         self._size = size
 
     def send(self, image: Array) -> None:
-        """A frame, HWC uint8 RGB; one of another size is scaled."""
+        """Send a frame, HWC uint8 RGB; scale one of another size."""
         self._camera.send(resized(image, self._size))
 
     def close(self) -> None:
-        """Take it away."""
+        """Close the virtual camera."""
         self._camera.close()
 
 
 def source_of(text: str) -> int | str:
-    """`0` as a camera's number; anything else is a file or an address."""
+    """Return a number such as `0` as a camera's; anything else is a file or a URL."""
     number = text.isascii() and text.isdigit() and len(text) < 6
     return int(text) if number and not Path(text).exists() else text

@@ -1,13 +1,12 @@
-"""ONNX Runtime's execution providers: which are installed, which really load, what brings more."""
+"""Opens models on ONNX Runtime's execution providers, and lists which are installed."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import io
+import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -19,15 +18,15 @@ from nst.errors import ModelError, NstError, UsageError
 
 @dataclass(frozen=True)
 class ProviderKind:
-    """One execution provider.
+    """An execution provider and its settings.
 
     Attributes:
         full_name: ONNX Runtime's name for it.
-        hardware: what it computes on.
-        install: how to get it, and what must be there.
-        options: handed to ONNX Runtime.
-        optional: more of them, which make it faster, and which not every GPU and network takes.
-        disabled_optimizers: ONNX Runtime's changes to a graph that do no good there.
+        hardware: the hardware that it computes on.
+        install: how to install it, and what it needs.
+        options: options for ONNX Runtime.
+        optional: further options that make it faster, but that not every GPU and network supports.
+        disabled_optimizers: ONNX Runtime's graph optimizers that make it slower.
     """
 
     full_name: str
@@ -43,11 +42,11 @@ KINDS: dict[str, ProviderKind] = {
         "CUDAExecutionProvider",
         "NVIDIA GPUs",
         "pip install 'onnxruntime-gpu[cuda,cudnn]', and an NVIDIA driver",
-        # Tensor cores want channels last; the provider then keeps the whole graph in that layout.
+        # Tensor cores need channels last; the provider then keeps the whole graph in that layout.
         {"prefer_nhwc": "1"},
         {"enable_cuda_graph": "1"},
-        # A bias takes cuDNN twice as long as the addition that it was. To fuse it with its
-        # convolution (`fuse_conv_bias`) saves more, but compiles kernels for seconds.
+        # cuDNN takes twice as long for a bias as for the addition that it replaces. Fusing it with
+        # its convolution (`fuse_conv_bias`) saves more, but compiles kernels for seconds.
         ("ConvAddFusion",),
     ),
     "tensorrt": ProviderKind(
@@ -73,28 +72,27 @@ KINDS: dict[str, ProviderKind] = {
         "any GPU under Windows",
         "pip uninstall onnxruntime-gpu, then pip install onnxruntime-directml (on Windows)",
     ),
-    "cpu": ProviderKind("CPUExecutionProvider", "the CPU", "always there"),
+    "cpu": ProviderKind("CPUExecutionProvider", "the CPU", "always installed"),
 }
 
-_OPENING = threading.Lock()
-
-# Whoever uses a CUDA GPU through ONNX Runtime holds it: a call that is recorded as a CUDA graph
-# fails when another thread uses the GPU meanwhile, and so does that thread.
+# Every use of a CUDA GPU through ONNX Runtime holds this lock: a call that is recorded as a CUDA
+# graph fails when another thread uses the GPU meanwhile, and so does that thread's call.
 GPU = threading.RLock()
 
-# What `auto` tries. OpenVINO and DirectML come only in packages of their own, so whoever has them
-# wants them. TensorRT builds engines for minutes and CoreML comes unasked: both by name only.
+# The providers that `auto` tries, in order. OpenVINO and DirectML come in separate packages, so
+# users who have them want them. TensorRT builds engines for minutes, and CoreML is part of every
+# ONNX Runtime on macOS: both are used only by name.
 AUTO = ("cuda", "openvino", "directml", "cpu")
 
 
 def installed_providers() -> tuple[str, ...]:
-    """The providers of this ONNX Runtime, by our names, whether or not they load."""
+    """Return nst's names of the providers in this ONNX Runtime, whether or not they load."""
     available = set(onnxruntime.get_available_providers())
     return tuple(name for name, kind in KINDS.items() if kind.full_name in available)
 
 
 def cuda_devices() -> int:
-    """How many CUDA devices the driver sees; 0 without a driver. Loads no CUDA library."""
+    """Return how many CUDA devices the driver sees; 0 without one. Loads no CUDA library."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         count = ctypes.c_int()
@@ -112,21 +110,23 @@ def open_session(
     threads: int = 0,
     probe: Callable[[onnxruntime.InferenceSession], object] = lambda _: None,
 ) -> tuple[onnxruntime.InferenceSession, str, tuple[str, ...]]:
-    """A session on the asked-for provider, or on the first of `AUTO` that works.
+    """Open a session on a provider, or on the first of `AUTO` that works.
 
     Args:
-        data: the ONNX file's bytes.
-        name: of the model, for messages.
-        threads: of the CPU provider; 0 for one a core.
-        probe: runs a session once; a provider other than the CPU's on which that fails does not
-            count as working.
+        data: bytes of the ONNX file.
+        name: name of the model for messages.
+        provider: nst's name of a provider, or `auto`.
+        threads: threads of the CPU provider; 0 for one per core.
+        probe: runs a session once; a provider other than `cpu` counts as working only if this
+            raises nothing.
 
     Returns:
-        The session, our name of its provider, and a line for each provider that failed before.
+        The session, nst's name of its provider, and a line for each provider that failed before.
 
     Raises:
-        UsageError: no provider has that name. ModelError: `data` is no ONNX model.
-        NstError: the provider that was asked for is not installed, or does not load.
+        UsageError: no provider has that name.
+        ModelError: `data` is not an ONNX model.
+        NstError: the named provider is not installed, or does not load.
     """
     if provider not in PROVIDERS:
         raise UsageError(f"provider is {provider!r}: choose one of {', '.join(PROVIDERS)}")
@@ -134,7 +134,7 @@ def open_session(
     if provider != "auto" and provider not in installed:
         raise NstError(
             f"the provider {provider} is not installed: {KINDS[provider].install}; "
-            "or use --provider auto"
+            "or use the provider auto"
         )
     wanted = AUTO if provider == "auto" else (provider,)
     notes = []
@@ -144,7 +144,7 @@ def open_session(
         if candidate in ("cuda", "tensorrt") and cuda_devices() == 0:
             if provider != "auto":
                 raise NstError(
-                    f"no CUDA device is available for {provider}: use --provider cpu, "
+                    f"no CUDA device is available for {provider}: use the provider cpu, "
                     "or check nvidia-smi"
                 )
             continue
@@ -156,7 +156,7 @@ def open_session(
             _open_on_cpu(data, name, threads)  # is it the file's fault?
             why = f"the provider {candidate} does not load ({reason(error)})"
             if provider != "auto":
-                raise NstError(f"{why}: see nst info, or use --provider cpu") from error
+                raise NstError(f"{why}: see nst info, or use the provider cpu") from error
             notes.append(f"{why}, going on without it: see nst info")
             continue
         return session, candidate, tuple(notes)
@@ -169,7 +169,7 @@ def _open_probed(
     threads: int,
     probe: Callable[[onnxruntime.InferenceSession], object],
 ) -> onnxruntime.InferenceSession:
-    """A session that has computed; without what is optional if it does not take it."""
+    """Open and probe a session; without the optional options if it fails with them."""
     optional = KINDS[name].optional
     with GPU:
         try:
@@ -196,23 +196,28 @@ def _open_on_cpu(data: bytes, name: str, threads: int) -> onnxruntime.InferenceS
 
 
 def reason(error: Exception) -> str:
-    """The telling part of ONNX Runtime's message: its last line, less the error's codes."""
+    """Return the last line of ONNX Runtime's message, without the error codes."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].rpartition(" : ")[2][:200].rstrip(".")
 
 
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """No log of ONNX Runtime's own: what fails is raised, and said in one line.
+@functools.cache
+def _silence_log() -> None:
+    """Turn off ONNX Runtime's default log: failures raise errors, which nst reports itself."""
+    onnxruntime.set_default_logger_severity(4)
 
-    Log level and standard output belong to the whole process, so one session opens at a time.
-    """
-    with _OPENING:
-        onnxruntime.set_default_logger_severity(4)
+
+@functools.cache
+def _preload_cuda() -> None:
+    """Load CUDA's libraries from Python packages, without printing; callers hold `GPU`."""
+    if hasattr(onnxruntime, "preload_dlls"):
+        # It prints to the standard output, where an image may be on its way. Shadow `print` in its
+        # module alone: redirecting sys.stdout would swallow what other threads print.
+        onnxruntime.print = lambda *_, **__: None
         try:
-            yield
+            onnxruntime.preload_dlls()
         finally:
-            onnxruntime.set_default_logger_severity(2)  # as it comes
+            del onnxruntime.print
 
 
 def _open(
@@ -220,8 +225,8 @@ def _open(
 ) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # failures are raised, and what is raised we report
-    if name == "directml":  # as its documentation demands
+    options.log_severity_level = 4  # as in `_silence_log`
+    if name == "directml":  # as its documentation requires
         options.enable_mem_pattern = False
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     stack = {"tensorrt": ("tensorrt", "cuda")}.get(name, (name,))
@@ -229,19 +234,17 @@ def _open(
     providers[0][1].update(optional)
     if name == "cpu":
         providers = providers[:1]
-    with _silence():
-        if name in ("cuda", "tensorrt") and hasattr(onnxruntime, "preload_dlls"):
-            # It prints to the standard output, where a picture may be on its way.
-            with contextlib.redirect_stdout(io.StringIO()):
-                onnxruntime.preload_dlls()
-        # A fallback would print, and change the provider behind our back.
-        session = onnxruntime.InferenceSession(
-            data,
-            options,
-            providers=providers,
-            disabled_optimizers=KINDS[name].disabled_optimizers,
-            enable_fallback=0,
-        )
+    _silence_log()
+    if name in ("cuda", "tensorrt"):
+        _preload_cuda()
+    # A fallback would print, and silently change the provider.
+    session = onnxruntime.InferenceSession(
+        data,
+        options,
+        providers=providers,
+        disabled_optimizers=KINDS[name].disabled_optimizers,
+        enable_fallback=0,
+    )
     session.disable_fallback()
     if session.get_providers()[0] != KINDS[name].full_name:
         raise RuntimeError("its libraries are missing or of another version")

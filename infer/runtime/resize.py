@@ -1,4 +1,4 @@
-"""Frames at another size, as fast as video wants it."""
+"""Resizes frames, fast enough for video."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nst.io.images import Array
 
 
 def resized(image: Array, size: tuple[int, int]) -> Array:
-    """HWC uint8 at `size` = (height, width): means of areas down, bicubic up."""
+    """Resize HWC uint8 to `size` = (height, width): area averages down, bicubic up."""
     if image.shape[:2] == size:
         return image
     height, width = size
@@ -19,6 +19,6 @@ def resized(image: Array, size: tuple[int, int]) -> Array:
 
 
 def scaled(size: tuple[int, int], long_side: int, least: int = 1) -> tuple[int, int]:
-    """(height, width) in the shape of `size`, the longer at `long_side`, none below `least`."""
+    """Scale a (height, width) until its longer side is `long_side`; no side falls below `least`."""
     scale = long_side / max(size)
     return max(least, round(size[0] * scale)), max(least, round(size[1] * scale))

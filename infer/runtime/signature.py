@@ -1,4 +1,4 @@
-"""What a style model's file takes and gives: our own contract, or what other makers write."""
+"""The inputs and outputs of a style model's file: nst's own contract, and other makers' files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nst.io.images import Array
 # The contract of a file that nst exports: uint8 [N, H, W, 3] RGB in and out, any N, H and W.
 INPUT_NAME = "image"
 OUTPUT_NAME = "stylized"
-# Some take a few numbers from each frame as a whole and give them, [N, K]; or they take others
-# instead, [1, K].
+# Models with global normalisation also output the statistics of each frame, [N, K], and accept
+# held ones in their place, [1, K].
 STATISTICS_NAME, HELD_NAME = "statistics", "held_statistics"
 SMALLEST_SIDE = 32
-_STRIDE = 32  # the largest to expect
+_STRIDE = 32  # the largest stride to expect of other makers' models
 
-# Range of a float model's pixels: 0–255, 0–1 or -1–1.
+# Value range of a float model's pixels: 0–255, 0–1 or -1–1.
 Range = Literal["byte", "unit", "signed"]
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(uint8)": np.uint8,
@@ -38,16 +38,17 @@ _SCALE: dict[Range, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Signature:
-    """How images go into a model and come out again.
+    """The layout, type and size of a model's input and output.
 
     Attributes:
-        input_name, output_name: of the tensors.
+        input_name, output_name: names of the tensors.
         input_type, output_type: uint8, float32 or float16.
-        channels_first: [N, 3, H, W] where true, [N, H, W, 3] otherwise; for input and output.
-        batch: the only batch size that it takes, or None for any.
-        size: the only (height, width) that it takes, or None for any.
-        pixels: range of float pixels.
-        statistics: how many channels' statistics it takes from a frame as a whole.
+        channels_first: for input and output, true for [N, 3, H, W], false for [N, H, W, 3].
+        batch: the only batch size that the model accepts; None for any.
+        size: the only (height, width) that the model accepts; None for any.
+        pixels: value range of float pixels.
+        statistics: number of channels whose statistics over the whole frame the model outputs; 0
+            if it has no such output.
     """
 
     input_name: str = INPUT_NAME
@@ -62,11 +63,11 @@ class Signature:
 
     @property
     def native(self) -> bool:
-        """Whether it is the contract of nst's own exports; some take one image at a time."""
+        """Whether it is the contract of nst's own exports, of any batch size and statistics."""
         return replace(self, batch=None, statistics=0) == Signature()
 
     def encode(self, batch: Array) -> NDArray[Any]:
-        """uint8 [N, H, W, 3] RGB as the model wants it."""
+        """Convert uint8 [N, H, W, 3] RGB to the model's input."""
         if self.size is not None:
             batch = _resize(batch, self.size)
         x: NDArray[Any] = batch
@@ -78,7 +79,7 @@ class Signature:
         return np.ascontiguousarray(x)
 
     def decode(self, y: NDArray[Any], size: tuple[int, int]) -> Array:
-        """The model's output as uint8 [N, H, W, 3] RGB of `size`."""
+        """Convert the model's output to uint8 [N, H, W, 3] RGB of `size` = (height, width)."""
         if self.channels_first[1]:
             y = y.transpose(0, 2, 3, 1)
         if y.dtype != np.uint8:
@@ -87,7 +88,7 @@ class Signature:
             y = np.rint(np.clip(y, 0, 255)).astype(np.uint8)
         down, right = y.shape[1] - size[0], y.shape[2] - size[1]
         if self.size is None and 0 <= down < _STRIDE and 0 <= right < _STRIDE:
-            y = y[:, : size[0], : size[1]]  # rounded up to a multiple of its stride
+            y = y[:, : size[0], : size[1]]  # the model rounded up to a multiple of its stride
         return np.ascontiguousarray(y if y.shape[1:3] == size else _resize(y, size))
 
 
@@ -98,14 +99,20 @@ def read_signature(
     run: Callable[[Signature, Array], Any],
     defaulted: Sequence[Any] = (),
 ) -> Signature:
-    """The signature of a session by its inputs, those that have a default, and its outputs.
+    """Derive a session's signature from its inputs and outputs.
 
-    Float models say nowhere how they count. `run(signature, batch)` is called with pixels of 0 to
-    255: where nothing above 2 comes out, they count to 1. Then with pixels of -1 to 1: where
-    nothing negative comes out, they count from 0.
+    Float models do not state the range of their pixels, so a test image is repainted: with pixels
+    of 0 to 255 first, and if no result exceeds 2, the range is not 0–255. Then with pixels of -1
+    to 1: if no result is clearly negative, the range is 0–1, else -1–1.
+
+    Args:
+        name: name of the model for messages.
+        inputs, outputs: the session's required inputs and its outputs.
+        run: repaints uint8 [N, H, W, 3] under a signature and returns the model's raw output.
+        defaulted: the session's inputs that have a default.
 
     Raises:
-        ModelError: it is no model that maps one image to one image.
+        ModelError: the model does not map one image to one image.
     """
     try:
         (x,), y = inputs, outputs[0]
@@ -114,13 +121,13 @@ def read_signature(
     except (ValueError, KeyError, IndexError) as error:
         what = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in (*inputs, *outputs))
         raise ModelError(
-            f"{name} maps no single RGB image to another ({what}): train one with nst-train"
+            f"{name} maps no single RGB image to another ({what}): train a model with nst-train"
         ) from error
     height, width = x.shape[2:] if first_in else x.shape[1:3]
     fixed = isinstance(height, int) and isinstance(width, int)
     if not fixed and (isinstance(height, int) or isinstance(width, int)):
         raise ModelError(
-            f"{name} fixes one side of the image alone ({height} × {width}): "
+            f"{name} fixes one side of the image, not both ({height} × {width}): "
             "export it with both open, or both fixed"
         )
     signature = Signature(
@@ -146,19 +153,19 @@ def read_signature(
     except Exception as error:
         why = " ".join(str(error).split())[-200:]
         raise ModelError(
-            f"{name} cannot repaint a test image ({why}): train one with nst-train"
+            f"{name} cannot repaint a test image ({why}): train a model with nst-train"
         ) from error
 
 
 def _channels_first(shape: list[Any]) -> bool:
-    """Whether a tensor is [N, 3, H, W]; False for [N, H, W, 3], ValueError for neither."""
+    """Return True for [N, 3, H, W] and False for [N, H, W, 3]; raise ValueError for neither."""
     if len(shape) != 4:
         raise ValueError(shape)
     if shape[1] == 3:
         return True
     if shape[3] == 3:
         return False
-    # Sizes left open everywhere: most makers come from PyTorch.
+    # All sizes are open: most makers export from PyTorch, which puts channels first.
     if all(not isinstance(side, int) for side in shape[1:]):
         return True
     raise ValueError(shape)

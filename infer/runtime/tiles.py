@@ -1,4 +1,4 @@
-"""Repainting a large image piece by piece, as the whole would be under the same statistics."""
+"""Repaints a large image in tiles; the result equals that of the whole under equal statistics."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from nst.io.images import Array
 
-TILE_SIDE = (
-    1536  # of the pieces that are kept; one takes a folded network of 64 channels about 1 GB
-)
-GPU_TILE_SIDE = 4096  # the same on a GPU: room for films of 4K, which would wait for tiles
-SAMPLE, PATCH = 1536, 512  # sides of the largest sample, and of the patches in it
-GRID = 4  # the networks work on blocks of 4×4 pixels, which must lie as they do in the whole
+# Side in pixels of a tile, without the context around it. A subpixel network of 64 channels takes
+# about 1 GB for one.
+TILE_SIDE = 1536
+GPU_TILE_SIDE = 4096  # the same on a GPU: frames of 4K, which tiles would slow down, fit in one
+SAMPLE, PATCH = 1536, 512  # sides in pixels of the largest sample, and of the patches in it
+GRID = 4  # the networks work on blocks of 4×4 pixels, so tiles start at multiples of it
 
-Report = Callable[[int, int], None]
+# Called after each tile with the number of tiles done and the number of all.
+TileCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class Tile:
     """A piece of an image, as slices of rows and columns.
 
     Attributes:
-        source: what the network sees, the network's receptive radius around it included.
-        inner: what is right in its result.
-        target: where that belongs in the whole.
+        source: the part of the image that the network sees: the tile and the context around it.
+        inner: the part of the network's result that equals the result of the whole image.
+        target: the place of `inner` in the whole result.
     """
 
     source: tuple[slice, slice]
@@ -36,13 +37,14 @@ class Tile:
 
 
 def tiles(size: tuple[int, int], receptive_radius: int, side: int | None = None) -> list[Tile]:
-    """Cut (height, width) into pieces of about one size, at most `side` high and wide.
+    """Cut an image into tiles of nearly equal size.
 
-    The network sees the same size of all: for each new one, a GPU prepares for long.
+    All sources have one size, because a GPU takes long to prepare for each new size.
 
     Args:
-        receptive_radius: how many pixels around one its result depends on.
-        side: None for `TILE_SIDE`.
+        size: (height, width) of the image in pixels.
+        receptive_radius: how far the pixels that a result depends on lie from it, in pixels.
+        side: most pixels of a tile's height and width; None for `TILE_SIDE`.
     """
     rows, columns = (list(_pieces(length, receptive_radius, side or TILE_SIDE)) for length in size)
     return [
@@ -56,13 +58,19 @@ def repaint_tiles(
     repaint: Callable[[Array], Array],
     batch: Array,
     receptive_radius: int,
-    report: Report | None = None,
+    report: TileCallback | None = None,
     side: int | None = None,
 ) -> Array:
-    """Repaint uint8 [N, H, W, 3] in `tiles`.
+    """Repaint a batch in `tiles`.
 
     Args:
-        report: called after each with how many are done, and of how many.
+        repaint: maps uint8 [N, h, w, 3] RGB to the same shape.
+        batch: uint8 [N, H, W, 3] RGB.
+        receptive_radius, side: as for `tiles`.
+        report: called after each tile.
+
+    Returns:
+        uint8 [N, H, W, 3] RGB.
     """
     plan = tiles(batch.shape[1:3], receptive_radius, side)
     stylized = np.empty_like(batch)
@@ -74,7 +82,7 @@ def repaint_tiles(
 
 
 def _pieces(length: int, receptive_radius: int, side: int) -> Iterator[tuple[slice, slice, slice]]:
-    """(source, inner, target) along one axis."""
+    """Yield (source, inner, target) of each tile along one axis."""
     receptive_radius += -receptive_radius % GRID
     count = -(-length // side)
     step = -(-length // (count * GRID)) * GRID
@@ -88,12 +96,15 @@ def _pieces(length: int, receptive_radius: int, side: int) -> Iterator[tuple[sli
 
 
 def sample(image: Array) -> Array:
-    """What of a large image tells its statistics: patches from all over it, side by side.
+    """Join patches from all over a large image, to estimate its statistics.
 
-    An image of up to `SAMPLE` a side is its own sample.
+    An axis of at most `SAMPLE` pixels is kept whole.
 
     Args:
         image: uint8 [H, W, 3] RGB.
+
+    Returns:
+        uint8 [h, w, 3] RGB with h, w of at most `SAMPLE`.
     """
     rows, columns = (_spread(length) for length in image.shape[:2])
     if len(rows) == image.shape[0] and len(columns) == image.shape[1]:
@@ -102,7 +113,7 @@ def sample(image: Array) -> Array:
 
 
 def _spread(length: int) -> NDArray[np.int64]:
-    """All places along one axis, or those of as many patches as make `SAMPLE`."""
+    """Return all indices along one axis, or those of evenly spread patches that make `SAMPLE`."""
     if length <= SAMPLE:
         return np.arange(length)
     starts = np.linspace(0, (length - PATCH) // GRID, SAMPLE // PATCH).round() * GRID

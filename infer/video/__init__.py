@@ -1,1 +1,1 @@
-"""Repaints video files: reads, paints, writes, keeps frames steady."""
+"""Repaints video files: reads, repaints and writes them, with less flicker over time."""

@@ -1,4 +1,4 @@
-"""Sound in the codec of another container."""
+"""Transcodes sound whose codec the target container does not take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from nst.infer.video.reader import AnyPacket
 
 
 class Transcoder:
-    """Encodes a stream of sound anew; `make` finds out whether that can be."""
+    """Decodes an audio stream and encodes it with another codec.
+
+    Use `make`, which finds a channel layout and a sample rate that the encoder takes.
+    """
 
     def __init__(
         self, container: av.container.OutputContainer, encoder: str, layout: str, rate: int
@@ -27,7 +30,10 @@ class Transcoder:
     def make(
         cls, container: av.container.OutputContainer, source: AudioStream, codec: str
     ) -> Transcoder | None:
-        """One for the layout and rate nearest to the source's that the codec takes, if any."""
+        """Return a transcoder to `codec`, or None if its encoder can't be opened.
+
+        The source's layout and sample rate are tried first, then 5.1, stereo and 48 kHz.
+        """
         encoder = {"opus": "libopus", "vorbis": "libvorbis"}.get(codec, codec)
         surround = ["5.1"] if source.channels > 2 else []
         for layout in (source.layout.name, *surround, "stereo"):
@@ -45,20 +51,17 @@ class Transcoder:
         return None
 
     def encode(self, packet: AnyPacket) -> list[AnyPacket]:
-        """What becomes of a packet of the source; nothing, if it is damaged."""
+        """Transcode a packet of the source; return nothing if it is damaged."""
         try:
             frames: list[Any] = packet.decode()
         except av.FFmpegError:
             return []
-        made: list[AnyPacket] = []
-        for frame in frames:
-            for part in self._resampler.resample(frame):
-                made += self._stream.encode(part)
-        return made
+        return [made for frame in frames for made in self._encode(frame)]
 
     def flush(self) -> list[AnyPacket]:
-        """What is left at the end."""
-        made: list[AnyPacket] = []
-        for part in self._resampler.resample(None):
-            made += self._stream.encode(part)
-        return made + self._stream.encode(None)
+        """Return the packets that remain at the end."""
+        return self._encode(None) + self._stream.encode(None)
+
+    def _encode(self, frame: Any) -> list[AnyPacket]:
+        parts = self._resampler.resample(frame)
+        return [packet for part in parts for packet in self._stream.encode(part)]

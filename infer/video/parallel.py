@@ -1,8 +1,9 @@
-"""A long film repainted by several processes, each a part from key frame to key frame."""
+"""Repaints a long video by several processes, each a part from key frame to key frame."""
 
 from __future__ import annotations
 
 import heapq
+import math
 import multiprocessing
 import os
 import queue
@@ -23,35 +24,36 @@ import av
 
 from nst.config import check_number
 from nst.errors import NstError, UsageError, VideoError
+from nst.infer.video.encoders import check_fits
 from nst.infer.video.pipeline import VideoProgress, VideoResult, check_target, repaint_video
 from nst.infer.video.reader import AnyPacket, VideoReader
 from nst.infer.video.schedule import VideoStyle, VideoStylizer
 from nst.infer.video.sequence import is_sequence
-from nst.infer.video.writer import EncodeConfig, VideoWriter, check_fits
+from nst.infer.video.writer import EncodeConfig, VideoWriter
 from nst.io.files import cannot_write, check_writable
 from nst.io.images import Array
-from nst.system.quota import quota_threads
+from nst.system.quota import usable_cores
 
 JOINED = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
-LEAD = 1.5  # seconds before a part that are painted too: what is held over frames settles
-_TICK = 0.2  # seconds between two looks at the workers
+WARMUP = 1.5  # seconds before a part that are repainted too, until the running means settle
+_TICK = 0.2  # seconds between two checks of the workers
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of the film: seconds of the source, and the file of its pictures."""
+    """A part of the video: its place in the source, in seconds, and the file of its frames."""
 
     start: float
     duration: float | None
-    lead: float
+    warmup: float
     path: Path
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What all workers are told."""
+    """The arguments that all workers share."""
 
-    look: VideoStyle
+    style: VideoStyle
     source: str
     size: int | None
     begin: float
@@ -60,7 +62,7 @@ class _Job:
 
 
 def repaint_in_parallel(
-    look: VideoStyle,
+    style: VideoStyle,
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     workers: int,
@@ -71,26 +73,28 @@ def repaint_in_parallel(
     encode: EncodeConfig | None = None,
     callback: Callable[[VideoProgress], None] | None = None,
 ) -> VideoResult:
-    """As `repaint_video` with a `VideoStylizer` of `look`, by several processes.
+    """Repaint a video with a `VideoStylizer` of `style` in several processes; see `repaint_video`.
 
-    The parts begin at key frames of the source; each paints a second and a half before its own, so
-    that what is held over frames goes on as it was. Ctrl-C leaves a file of what is done from the
-    beginning without a gap. A script of one's own calls this below `if __name__ == "__main__":`, as
-    the processes import it.
+    The parts begin at key frames of the source. Each process also repaints the second and a half
+    before its part, so that running means over the frames continue. Ctrl-C leaves a file of what is
+    done from the beginning without a gap. A script must call this below
+    `if __name__ == "__main__":`, as the processes import it.
 
     Args:
-        workers: processes; fewer where there are fewer key frames.
+        workers: number of processes; fewer are used if there are fewer key frames.
 
     Raises:
-        UsageError: the source or the target is no video file of a kind that can be joined.
-        Others as `repaint_video`.
+        UsageError: the source or the target is no video file, or its parts can't be joined.
+        Other errors as in `repaint_video`.
     """
     check_number("workers", workers, least=1, most=256)
     check_target(source, target)
     target = Path(target)
     if is_sequence(source) or target.suffix.lower() not in JOINED:
         what = source if is_sequence(source) else target
-        raise UsageError(f"--workers joins {' '.join(JOINED)} files: leave it out for {what}")
+        raise UsageError(
+            f"workers can only join {' '.join(JOINED)} files: repaint {what} in a single process"
+        )
     begun = time.monotonic()
     encode = encode or EncodeConfig()
     codec = encode.codec or ("vp9" if target.suffix.lower() == ".webm" else "h264")
@@ -98,7 +102,9 @@ def repaint_in_parallel(
     try:
         check_fits(Path("part.mp4"), codec)
     except UsageError as error:
-        raise UsageError(f"--workers cannot join what {codec} encodes: leave it out") from error
+        raise UsageError(
+            f"workers cannot join what {codec} encodes: repaint in a single process"
+        ) from error
     check_writable(target)
     with ExitStack() as stack:
         reader = stack.enter_context(VideoReader(source, start=start, duration=duration))
@@ -110,8 +116,8 @@ def repaint_in_parallel(
             _Part(
                 begin,
                 None if end is None else end - begin,
-                # A whole number of ticks, or frames would fall between.
-                float(round(min(LEAD, begin - start) / unit) * unit),
+                # A whole number of ticks, or timestamps would fall between two of them.
+                float(round(min(WARMUP, begin - start) / unit) * unit),
                 Path(folder) / f"{number:03d}.mp4",  # its timestamps are exact
             )
             for number, (begin, end) in enumerate(zip(starts, [*starts[1:], stop], strict=True))
@@ -119,10 +125,10 @@ def repaint_in_parallel(
         notes = []
         if len(parts) < workers:
             notes = [f"key frames for {len(parts)} of {workers} workers"]
-        threads = look.threads or max(1, (quota_threads() or os.cpu_count() or 1) // len(parts))
-        look = replace(look, threads=threads)
+        threads = style.threads or max(1, math.ceil(usable_cores()) // len(parts))
+        style = replace(style, threads=threads)
         encode = replace(encode, codec=codec, joined=True)
-        job = _Job(look, os.fspath(source), size, start, encode, os.fspath(target))
+        job = _Job(style, os.fspath(source), size, start, encode, os.fspath(target))
         results, interrupted = _work(job, parts, callback)
         if not results:
             raise KeyboardInterrupt
@@ -135,7 +141,7 @@ def repaint_in_parallel(
             notes=(),
             encoder=results[0].encoder,
         )
-        with _deaf():
+        with _ctrl_c_ignored():
             notes += _join(target, parts[: len(results)], reader, start, cut=interrupted)
         notes += [note for result in results for note in result.notes]
     return replace(whole, seconds=time.monotonic() - begun, notes=tuple(dict.fromkeys(notes)))
@@ -152,7 +158,7 @@ def _folder_beside(target: Path) -> tempfile.TemporaryDirectory[str]:
 def _starts(
     key_times: Sequence[float], start: float, seconds: float | None, workers: int
 ) -> list[float]:
-    """Where the parts begin: at the start, and at the key frames nearest to equal shares."""
+    """Return where the parts begin: at the start and the key frames nearest to equal shares."""
     stop = max(key_times, default=start) if seconds is None else start + seconds
     inside = [time for time in key_times if start < time < stop - 1e-6]
     wanted = [start + (stop - start) * part / workers for part in range(1, workers)]
@@ -163,19 +169,19 @@ def _starts(
 def _work(
     job: _Job, parts: Sequence[_Part], callback: Callable[[VideoProgress], None] | None
 ) -> tuple[list[VideoResult], bool]:
-    """Repaint the parts; those that are done from the first on, and whether Ctrl-C ended it."""
+    """Repaint the parts; return the leading finished ones, and whether Ctrl-C interrupted it."""
     context = multiprocessing.get_context("spawn")
-    told, stop = context.Queue(), context.Event()
-    overall = _Overall(len(parts), callback)
+    reports, stop = context.Queue(), context.Event()
+    total = _TotalProgress(len(parts), callback)
     interrupted = False
-    with ProcessPoolExecutor(len(parts), context, _prepare, (told, stop)) as pool:
+    with ProcessPoolExecutor(len(parts), context, _prepare, (reports, stop)) as pool:
         try:
-            with _sheltered():
-                futures = [pool.submit(_paint, job, k, part) for k, part in enumerate(parts)]
+            with _ctrl_c_blocked():
+                futures = [pool.submit(_repaint_part, job, k, part) for k, part in enumerate(parts)]
             while True:
                 try:
                     pending = wait(futures, _TICK).not_done
-                    overall.take(told)
+                    total.update(reports)
                     if not pending or any(_failed(future) for future in futures):
                         break
                 except KeyboardInterrupt:
@@ -185,11 +191,11 @@ def _work(
                     stop.set()
         finally:
             stop.set()  # a worker's error, or a second Ctrl-C, ends the others
-    for future in futures:  # before a result is taken: one that fails has stopped the others
+    for future in futures:  # errors come first: a worker that fails has stopped the others
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
             raise NstError(
-                "a worker was killed: is memory short? Give fewer --workers (and let a script of "
+                "a worker was killed: is memory short? Use fewer workers (and let a script of "
                 'your own begin with  if __name__ == "__main__":)'
             ) from error
         if error is not None:
@@ -206,8 +212,8 @@ def _work(
 
 
 @contextmanager
-def _sheltered() -> Iterator[None]:
-    """Processes that are started meanwhile hear nothing of Ctrl-C, not even while they start."""
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Block SIGINT for processes that are started meanwhile, even while they start."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -219,8 +225,8 @@ def _sheltered() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Ctrl-C does nothing meanwhile: it would throw away hours of work for seconds of writing."""
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C: it would throw away hours of work for seconds of writing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -235,19 +241,19 @@ def _failed(future: Future[Any]) -> bool:
     return future.done() and future.exception() is not None
 
 
-class _Overall:
-    """The progress of all workers as one."""
+class _TotalProgress:
+    """Adds up the progress of all workers and reports it."""
 
     def __init__(self, parts: int, callback: Callable[[VideoProgress], None] | None) -> None:
         self._latest: list[VideoProgress | None] = [None] * parts
         self._callback, self._begun = callback, time.monotonic()
 
-    def take(self, told: multiprocessing.Queue[tuple[int, VideoProgress]]) -> None:
-        """Report what the workers told since the last time."""
+    def update(self, reports: multiprocessing.Queue[tuple[int, VideoProgress]]) -> None:
+        """Take the workers' new reports, if any, and call the callback."""
         news = False
         while True:
             try:
-                number, progress = told.get_nowait()
+                number, progress = reports.get_nowait()
             except queue.Empty:
                 break
             self._latest[number], news = progress, True
@@ -260,86 +266,91 @@ class _Overall:
             done = sum(shares) / len(self._latest)
             left = (time.monotonic() - self._begun) * (1 - done) / done if done else None
         frames = sum(progress.frames for progress in known)
-        pace = sum(progress.frames_per_second for progress in known)
-        self._callback(VideoProgress(frames, pace, done, left))
+        speed = sum(progress.frames_per_second for progress in known)
+        self._callback(VideoProgress(frames, speed, done, left))
 
 
-_told: Any = None
+_reports: Any = None
 _stop: Any = None
 
 
-def _prepare(told: Any, stop: Any) -> None:
-    """In a worker: what it has from its parent; Ctrl-C is the parent's affair."""
-    global _told, _stop
-    _told, _stop = told, stop
+def _prepare(reports: Any, stop: Any) -> None:
+    """Set up a worker: keep the parent's queue and event, and leave Ctrl-C to the parent."""
+    global _reports, _stop
+    _reports, _stop = reports, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
 def _leave_with_parent() -> None:
-    """A parent that is killed tells nobody: a worker would wait for ever."""
+    """End this worker with its parent: one that is killed can't stop its workers."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _paint(job: _Job, number: int, part: _Part) -> VideoResult | None:
-    """In a worker: repaint a part; None if it was stopped before its first frame."""
-    with VideoStylizer(job.look, part.start - job.begin) as painter:
+def _repaint_part(job: _Job, number: int, part: _Part) -> VideoResult | None:
+    """Repaint a part in a worker; return None if it was stopped before its first frame."""
+    with VideoStylizer(job.style, part.start - job.begin) as stylizer:
         try:
             return repaint_video(
-                _Stoppable(painter),
+                _Stoppable(stylizer),
                 job.source,
                 part.path,
                 size=job.size,
                 start=part.start,
                 duration=part.duration,
-                lead=part.lead,
+                warmup=part.warmup,
                 extras=False,
                 encode=job.encode,
-                callback=lambda progress: _told.put((number, progress)),
+                callback=lambda progress: _reports.put((number, progress)),
             )
         except KeyboardInterrupt:
             return None
         except VideoError as error:
             raise VideoError(
-                f"{job.source} cannot be read from {part.start:.1f} s on: leave out --workers"
+                f"{job.source} cannot be read from {part.start:.1f} s on: repaint it in a single "
+                "process"
             ) from error
-        except NstError as error:  # nobody knows the part's file
+        except NstError as error:  # users do not know the part's file
             raise type(error)(str(error).replace(os.fspath(part.path), job.target)) from error
 
 
 class _Stoppable:
-    """A painter that stops, as by Ctrl-C, when it is told to."""
+    """A stylizer that raises `KeyboardInterrupt` once the parent has set the stop event."""
 
-    def __init__(self, painter: VideoStylizer) -> None:
-        self._painter = painter
+    def __init__(self, stylizer: VideoStylizer) -> None:
+        self._stylizer = stylizer
 
     def at(self, image: Array, seconds: float) -> Array:
         if _stop.is_set():
             raise KeyboardInterrupt
-        return self._painter.at(image, seconds)
+        return self._stylizer.at(image, seconds)
 
 
 def _join(
     target: Path, parts: Sequence[_Part], reader: VideoReader, begin: float, *, cut: bool
 ) -> list[str]:
-    """Put the parts' pictures and the source's sound into one file; notes of what was left out.
+    """Write the parts' frames and the source's sound into one file.
 
     Args:
-        cut: whether the sound ends where the pictures do.
+        begin: second of the source at which the first part begins.
+        cut: whether the sound ends with the last frame.
+
+    Returns:
+        A line for each stream that was left out.
     """
     with ExitStack() as stack:
         files = [stack.enter_context(av.open(os.fspath(part.path))) for part in parts]
         streams = [file.streams.video[0] for file in files]
         if len({bytes(stream.codec_context.extradata or b"") for stream in streams}) > 1:
-            raise UsageError("this encoder's parts cannot be joined: leave out --workers")
+            raise UsageError("this encoder's parts cannot be joined: repaint in a single process")
         unit = reader.time_base
-        moved = [round((part.start - begin) / unit) * unit for part in parts]
+        offsets = [round((part.start - begin) / unit) * unit for part in parts]
         end = None
         if cut:
-            end = float(moved[-1]) + (files[-1].duration or 0) / av.time_base
+            end = float(offsets[-1]) + (files[-1].duration or 0) / av.time_base
         with VideoWriter(
             target,
             reader.size,
@@ -351,29 +362,29 @@ def _join(
             chapters=reader.chapters(),
             copied=streams[0],
         ) as writer:
-            pictures = _pictures(files, moved)
+            video = _video_packets(files, offsets)
             extras = ((_time(packet), False, packet) for packet in reader.extra_packets(end))
-            for _, is_picture, packet in heapq.merge(pictures, extras, key=lambda item: item[0]):
-                if is_picture:
+            for _, is_video, packet in heapq.merge(video, extras, key=lambda item: item[0]):
+                if is_video:
                     writer.copy(packet)
                 else:
                     writer.write(packet)
         return writer.notes
 
 
-def _pictures(
-    files: Sequence[av.container.InputContainer], moved: Sequence[Fraction]
+def _video_packets(
+    files: Sequence[av.container.InputContainer], offsets: Sequence[Fraction]
 ) -> Iterator[tuple[Fraction, bool, AnyPacket]]:
-    """The packets of the parts, at their times in the whole."""
+    """Yield (decoding time, True, packet) for all parts, at their times in the whole video."""
     last: Fraction | None = None
-    for file, offset in zip(files, moved, strict=True):
+    for file, offset in zip(files, offsets, strict=True):
         for packet in file.demux(video=0):
             if packet.dts is None or packet.pts is None:
                 continue
             base = packet.time_base
-            later = round(offset / base)
-            packet.pts += later
-            packet.dts += later
+            ticks = round(offset / base)
+            packet.pts += ticks
+            packet.dts += ticks
             if last is not None and packet.dts * base <= last:
                 packet.dts = min(packet.pts, int(last / base) + 1)
             last = packet.dts * base

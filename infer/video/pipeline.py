@@ -1,4 +1,4 @@
-"""A video file repainted: decoding, repainting and encoding at once, each in its own thread."""
+"""Repaints a video: decodes, repaints and encodes at once, each in its own thread."""
 
 from __future__ import annotations
 
@@ -29,32 +29,33 @@ from nst.io.files import same_file
 from nst.io.images import Array
 
 T = TypeVar("T")
-FPS = 25.0  # of numbered images
+FPS = 25.0  # frames per second of numbered images
 WAITING = 6  # frames between two stages, enough for uneven work: 37 MB at 1920×1080
-_RECENT = 2.0  # seconds over which the pace is measured
+_RECENT = 2.0  # seconds over which the speed is measured
 
 
 @runtime_checkable
-class Timed(Protocol):
-    """What repaints a frame, HWC uint8 RGB, by the second of the film at which it is shown."""
+class TimedStylizer(Protocol):
+    """Repaints a frame, HWC uint8 RGB, that is shown at a given second of the video."""
 
     def at(self, image: Array, seconds: float) -> Array: ...
 
 
 class FrameWriter(Protocol):
-    """Where frames go."""
+    """Takes frames, and packets of sound and subtitles, in their order."""
 
     def write(self, part: Frame | AnyPacket) -> None: ...
 
 
 @dataclass(frozen=True)
 class VideoProgress:
-    """How far a video is.
+    """The progress of a video.
 
     Attributes:
-        frames: written; frames_per_second: of late.
-        done: share of the video, 0 to 1; None where its length is not known.
-        seconds_left: estimated; None likewise.
+        frames: number of frames written.
+        frames_per_second: speed over the last two seconds.
+        done: share of the video, 0 to 1; None if its length is not known.
+        seconds_left: estimated time to the end; None if it is not known.
     """
 
     frames: int
@@ -65,15 +66,16 @@ class VideoProgress:
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What became of a video.
+    """The outcome of repainting a video.
 
     Attributes:
-        frames: repainted; seconds: that it took.
-        shortfall: seconds of the video that its file promises and does not hold.
-        damaged: packets that could not be decoded.
+        frames: number of frames written.
+        seconds: time that it took.
+        shortfall: seconds of video that the source declares and does not hold.
+        damaged: number of packets that could not be decoded.
         interrupted: whether Ctrl-C ended it; the file holds what was done.
         notes: a line for each stream that could not be copied, and each image that was skipped.
-        encoder: that made the video.
+        encoder: name of the encoder.
     """
 
     frames: int
@@ -86,68 +88,73 @@ class VideoResult:
 
 
 def repaint_video(
-    stylize: Callable[[Array], Array] | Timed,
+    stylize: Callable[[Array], Array] | TimedStylizer,
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
     size: int | None = None,
     start: float = 0.0,
     duration: float | None = None,
-    lead: float = 0.0,
+    warmup: float = 0.0,
     fps: float = FPS,
     extras: bool = True,
     encode: EncodeConfig | None = None,
     callback: Callable[[VideoProgress], None] | None = None,
 ) -> VideoResult:
-    """Repaint a film; sound, subtitles, chapters and timestamps are those of the source.
+    """Repaint a video; keep the source's sound, subtitles, chapters and timestamps.
 
     Args:
-        stylize: HWC uint8 RGB to the same, called with the frames in their order: a `Stylizer`, or
-            a `VideoStylizer`, which holds what models take from frames as a whole.
-        source: a video file, a folder of numbered images, or a pattern as `frames/%04d.png`.
+        stylize: repaints a frame, HWC uint8 RGB, and is called with the frames in their order: a
+            `Stylizer`, or a `VideoStylizer`, which holds each model's frame statistics steady.
+        source: a video file, a folder of numbered images, or a pattern such as `frames/%04d.png`.
         target: a video file, a GIF, or a pattern.
-        size: long side of the repainted video in pixels, even if it is larger; None for the
+        size: long side of the repainted video in pixels, which may enlarge it; None for the
             source's.
-        start, duration: seconds of the source; None for all the rest.
-        lead: seconds before the start that are painted too and then left out, for what remembers
-            the frames before.
-        fps: of numbered images.
+        start: second of the source at which to begin.
+        duration: seconds to repaint; None for the rest.
+        warmup: seconds before `start` that are repainted and then left out, for a `stylize` that
+            depends on earlier frames.
+        fps: frames per second of numbered images.
         extras: whether sound and subtitles are copied.
         encode: how the video is encoded.
-        callback: called after every frame.
+        callback: called after every frame, in another thread.
+
+    Returns:
+        The outcome. If Ctrl-C interrupted it, the file holds the frames that were done.
 
     Raises:
-        VideoError: the source is missing or no video. UsageError: the target is the source, an
-        option makes no sense. NstError: the target can't be written.
+        VideoError: the source is missing or no video. UsageError: the target is the source, or an
+        argument makes no sense. NstError: the target can't be written. KeyboardInterrupt: Ctrl-C
+        came before the first frame.
     """
     check_target(source, target)
     if size is not None:
         check_number("size", size, least=32, most=16384)
-    lead = max(0.0, min(lead, start))
+    warmup = max(0.0, min(warmup, start))
     begun = time.monotonic()
-    whole = None if duration is None else duration + lead
-    with open_source(source, fps, start - lead, whole, extras=extras) as reader:
+    whole = None if duration is None else duration + warmup
+    with open_source(source, fps, start - warmup, whole, extras=extras) as reader:
         sides = reader.size if size is None else scaled(reader.size, size)
         unit = reader.time_base
-        led = round(lead / unit)  # timestamps count from the lead
+        warmup_ticks = round(warmup / unit)  # timestamps count from the warm-up
         with _open_target(Path(target), reader, sides, encode) as writer:
 
             def repaint(frame: Frame) -> Frame | None:
-                pts = frame.pts - led
+                pts = frame.pts - warmup_ticks
                 image = resized(frame.image, sides)
-                if isinstance(stylize, Timed):
+                if isinstance(stylize, TimedStylizer):
                     image = stylize.at(image, float(pts * unit))
                 else:
                     image = stylize(image)
                 return replace(frame, image=image, pts=pts) if pts >= 0 else None
 
-            seconds = None if reader.seconds is None else reader.seconds - lead
-            pace = _Pace(float(unit), seconds, callback)
-            interrupted = run_stages(reader, repaint, writer, pace)
-            if not writer.frames:  # what is at the target stays
+            seconds = None if reader.seconds is None else reader.seconds - warmup
+            progress = _ProgressMeter(float(unit), seconds, callback)
+            interrupted = run_stages(reader, repaint, writer, progress)
+            if not writer.frames:  # keep a file that exists at the target
                 if interrupted:
                     raise KeyboardInterrupt
-                raise VideoError(f"{source} has no frame there: check --start and --duration")
+                raise VideoError(f"{source} has no frame there: check start and duration")
         skipped = reader.skipped.values() if isinstance(reader, SequenceReader) else ()
         return VideoResult(
             frames=writer.frames,
@@ -161,7 +168,7 @@ def repaint_video(
 
 
 def check_target(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Raise `UsageError` where the source would be overwritten."""
+    """Raise `UsageError` if writing the target would overwrite the source."""
     if same_file(source, target) or os.fspath(source) == os.fspath(target):
         raise UsageError(f"{target} is the video to be repainted: name another file")
     if overwrites(source, target):
@@ -176,7 +183,7 @@ def open_source(
     *,
     extras: bool = True,
 ) -> VideoReader | SequenceReader:
-    """A video file, or numbered images at `fps` frames per second."""
+    """Open a video file, or numbered images at `fps` frames per second."""
     if not is_sequence(source):
         return VideoReader(source, start=start, duration=duration, extras=extras)
     check_number("fps", fps, least=0.01, most=1000)
@@ -210,39 +217,39 @@ def _open_target(
 
 def run_stages(
     source: Iterable[Frame | AnyPacket],
-    paint: Callable[[Frame], Frame | None],
-    sink: FrameWriter,
+    repaint: Callable[[Frame], Frame | None],
+    writer: FrameWriter,
     callback: Callable[[Frame], None] = lambda _: None,
 ) -> bool:
-    """Repaint the frames of `source` into `sink`, which are read and written in other threads.
+    """Repaint the frames of `source` and give them to `writer`; read and write in other threads.
 
-    Packets pass as they are, in their place; a frame of which `paint` makes None is left out.
-    Ctrl-C ends it with what is painted; a second one, at once, as an error would.
+    Packets pass unchanged, in their place; a frame for which `repaint` returns None is left out.
+    Ctrl-C ends it after the frames that are repainted; a second one ends it at once, as an error.
 
     Args:
-        callback: called in the sink's thread after each frame.
+        callback: called in the writer's thread after each frame.
 
     Returns:
         Whether Ctrl-C ended it.
     """
     stop = threading.Event()
-    read: _Handover[Frame | AnyPacket] = _Handover(stop)
-    painted: _Handover[Frame | AnyPacket] = _Handover(stop)
+    decoded: _StageQueue[Frame | AnyPacket] = _StageQueue(stop)
+    repainted: _StageQueue[Frame | AnyPacket] = _StageQueue(stop)
 
     def write() -> None:
-        for part in painted:
-            sink.write(part)
+        for part in repainted:
+            writer.write(part)
             if isinstance(part, Frame):
                 callback(part)
 
-    threads = [_Stage(lambda: read.take_from(source), read), _Stage(write, painted)]
+    threads = [_Stage(lambda: decoded.put_all(source), stop), _Stage(write, stop)]
 
     def finish() -> None:
-        read.close()
-        painted.end()
+        decoded.close()
+        repainted.end()
         for thread in threads:
             if thread.ident is not None:
-                thread.over.wait()  # a join that Ctrl-C breaks off takes the thread for ended
+                thread.over.wait()  # a join that Ctrl-C interrupts takes the thread for ended
                 thread.join()
 
     interrupted = False
@@ -250,9 +257,9 @@ def run_stages(
         try:
             for thread in threads:
                 thread.start()
-            for part in read:
-                made = paint(part) if isinstance(part, Frame) else part
-                if made is not None and not painted.put(made):
+            for part in decoded:
+                made = repaint(part) if isinstance(part, Frame) else part
+                if made is not None and not repainted.put(made):
                     break
             finish()
         except KeyboardInterrupt:
@@ -269,37 +276,37 @@ def run_stages(
 
 
 class _Stage(threading.Thread):
-    """A thread that keeps what went wrong."""
+    """A thread that keeps its error, and stops the other stages then."""
 
-    def __init__(self, work: Callable[[], None], handover: _Handover[Frame | AnyPacket]) -> None:
+    def __init__(self, work: Callable[[], None], stop: threading.Event) -> None:
         super().__init__(daemon=True)
         self.error: BaseException | None = None
         self.over = threading.Event()
-        self._work, self._handover = work, handover
+        self._work, self._stop_all = work, stop
 
     def run(self) -> None:
         try:
             self._work()
-        except BaseException as error:  # told by the thread that waits for this one
+        except BaseException as error:  # raised by the thread that waits for this one
             self.error = error
-            self._handover.stop.set()
+            self._stop_all.set()
         finally:
             self.over.set()
 
 
-class _Handover(Iterable[T]):
-    """A short queue between two threads, either of which may leave."""
+class _StageQueue(Iterable[T]):
+    """A bounded queue between two threads, either of which may leave."""
 
     _END = object()
 
     def __init__(self, stop: threading.Event) -> None:
-        self.stop = stop
+        self._stop = stop
         self._queue: queue.Queue[T | object] = queue.Queue(WAITING)
         self._closed = threading.Event()
 
     def put(self, part: T | object) -> bool:
-        """Hand something over; False where nobody takes it any more."""
-        while not (self.stop.is_set() or self._closed.is_set()):
+        """Wait for room and append `part`; return False if nobody takes it any more."""
+        while not (self._stop.is_set() or self._closed.is_set()):
             try:
                 self._queue.put(part, timeout=0.1)
                 return True
@@ -307,23 +314,23 @@ class _Handover(Iterable[T]):
                 continue
         return False
 
-    def take_from(self, source: Iterable[T]) -> None:
-        """Hand over all of `source`, then the end."""
+    def put_all(self, source: Iterable[T]) -> None:
+        """Append all of `source`, then the end."""
         for part in source:
             if not self.put(part):
                 return
         self.end()
 
     def end(self) -> None:
-        """Say that nothing more comes."""
+        """Append the end: nothing more comes."""
         self.put(self._END)
 
     def close(self) -> None:
-        """Take no more."""
+        """Refuse further parts."""
         self._closed.set()
 
     def __iter__(self) -> Iterator[T]:
-        while not self.stop.is_set():
+        while not self._stop.is_set():
             try:
                 part = self._queue.get(timeout=0.1)
             except queue.Empty:
@@ -333,8 +340,8 @@ class _Handover(Iterable[T]):
             yield part  # type: ignore[misc]
 
 
-class _Pace:
-    """Tells how far it is and how fast it goes."""
+class _ProgressMeter:
+    """Reports progress and speed after each frame."""
 
     def __init__(
         self,

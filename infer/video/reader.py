@@ -1,4 +1,4 @@
-"""Video files as frames: opened, decoded, turned upright, in RGB."""
+"""Reads video files: upright RGB frames, and the packets of sound and subtitles."""
 
 from __future__ import annotations
 
@@ -15,20 +15,18 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.subtitles.stream import SubtitleStream
-from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
 from nst.config import check_number
 from nst.errors import UsageError, VideoError
+from nst.infer.video.colors import Colors
+from nst.infer.video.timestamps import JUMP, MonotonicTimestamps
 from nst.io.files import Closing
 from nst.io.images import Array
 
-_HD = 720  # lines from which BT.709 is meant where nothing is said
-_SHORT = 0.25  # seconds by which a whole file may end before its declared end
-_JUMP = 1  # seconds back in time that mean another recording, not disorder
+_TOLERANCE = 0.25  # seconds by which an undamaged file may end before its declared end
 _LATEST = 1e7  # seconds; more is no video
-_LAG = 10.0  # seconds by which sound may lie behind the pictures in a file
-_UNSAID = 2  # of primaries and transfer, in FFmpeg's numbers
+_MAX_LAG = 10.0  # seconds by which sound may lie behind the frames in a file
 Extra = AudioStream | SubtitleStream
 AnyPacket: TypeAlias = "Packet[Any]"
 
@@ -39,8 +37,8 @@ class Frame:
 
     Attributes:
         image: HWC uint8 RGB, upright.
-        pts: when it is shown, in the reader's `time_base`.
-        duration: for how long, in the same; 0 where nothing is said.
+        pts: presentation time, in units of the reader's `time_base`.
+        duration: how long it is shown, in the same units; 0 where the file does not say.
     """
 
     image: Array
@@ -49,12 +47,13 @@ class Frame:
 
 
 class VideoReader(Closing):
-    """The frames of a video file, and the packets of its sound and subtitles between them.
+    """Iterates over the frames of a video file, and over the packets of its sound and subtitles.
 
-    What is damaged inside is left out and counted.
+    Damaged packets are left out and counted.
 
     Args:
-        start, duration: seconds; None for the whole, or the rest.
+        start: second at which to begin.
+        duration: seconds to read; None for the rest.
         extras: whether sound and subtitles are read, too.
 
     Attributes:
@@ -62,15 +61,16 @@ class VideoReader(Closing):
         time_base: unit of timestamps, in seconds.
         rate: frames per second, on average.
         pixel_aspect: width of a pixel over its height, upright.
-        colors: matrix and range of the file's YUV.
+        colors: encoding of the file's YUV.
         extras: the streams of sound and subtitles.
-        seconds: how long it is said to last, less what `start` and `duration` leave out; None where
-            nothing is said.
-        damaged: packets that could not be decoded, so far.
-        end: seconds from the beginning to where the last frame ends, so far.
+        seconds: declared length, without what `start` and `duration` leave out; None where the
+            file declares none.
+        damaged: number of packets so far that could not be decoded.
+        end: seconds from the beginning to the end of the last frame so far.
 
     Raises:
-        VideoError: it is missing, no video, or damaged so that it can't be opened.
+        VideoError: the file is missing, no video, or so damaged that it can't be opened.
+        UsageError: `start` is beyond its end.
     """
 
     def __init__(
@@ -90,13 +90,11 @@ class VideoReader(Closing):
             self._stream = self._video_stream()
             first = self._first_frame()
             # Not every container can seek to its very beginning.
-            self._again()
-            self._origin = self._begin() + Fraction(start)
-            whole = self._declared()
+            self._reopen()
+            self._origin = self._file_start() + Fraction(start)
+            whole = self._declared_duration()
             if start and whole is not None and start >= whole:
-                raise UsageError(
-                    f"--start {start:g} is beyond the end of {self.path}: {whole:.2f} s"
-                )
+                raise UsageError(f"start {start:g} is beyond the end of {self.path}: {whole:.2f} s")
             if start:
                 self._seek()
         except BaseException:
@@ -118,55 +116,56 @@ class VideoReader(Closing):
         if duration is not None:
             self.seconds = duration if self.seconds is None else min(duration, self.seconds)
         self.damaged, self.end = 0, 0.0
-        self._heard = 0.0  # where the last packet of the extras is
-        self._past: set[av.stream.Stream] = set()  # those of which no packet can come any more
-        self._clocks: dict[int, _Clock] = {}
+        self._extras_end = 0.0  # seconds to the last packet of the extras so far
+        self._finished: set[av.stream.Stream] = set()  # extras that have passed the stop
+        self._timestamps: dict[int, MonotonicTimestamps] = {}
 
     @property
     def metadata(self) -> dict[str, str]:
+        """The tags of the file, such as its title."""
         return dict(self._container.metadata)
 
     @property
     def shortfall(self) -> float:
-        """Seconds of what was declared that had no frames; 0 where that is as in whole files."""
+        """Seconds that are declared and had no frames; 0 if no more than in an undamaged file."""
         if self.seconds is None:
             return 0.0
-        # A container's duration is that of its longest stream.
-        missing = self.seconds - (self.end if self._says else max(self.end, self._heard))
-        return missing if missing > _SHORT + 2 / self.rate else 0.0
+        # A container's duration is the duration of its longest stream.
+        end = self.end if self._stream_declares else max(self.end, self._extras_end)
+        missing = self.seconds - end
+        return missing if missing > _TOLERANCE + 2 / self.rate else 0.0
 
     def chapters(self) -> list[av.container.core.Chapter]:
-        """The chapters, where the whole file is read."""
+        """Return the chapters; none where only a part of the file is read."""
         whole = not self._start and self._duration is None
         return self._container.chapters() if whole else []
 
     def __iter__(self) -> Iterator[Frame | AnyPacket]:
-        """Frames, and packets of `extras`, in the order of the file; times begin with `start`."""
+        """Yield frames, and packets of `extras`, in the file's order; `start` is time 0."""
         stop, ended = self._duration, False
         origin = round(self._origin / self.time_base)
         for packet in self._packets():
             if packet.stream is not self._stream:
                 if packet.dts is not None and self._shift(packet, stop):
                     yield packet
-                elif ended and self._past.issuperset(self.extras):
+                elif ended and self._finished.issuperset(self.extras):
                     return
                 continue
             if ended:
                 assert stop is not None
                 if packet.dts is not None:
                     late = float((packet.dts - origin) * self.time_base)
-                    if late > stop + _LAG:
+                    if late > stop + _MAX_LAG:
                         return
                 continue
             for frame in self._decoded(packet):
-                clock = self._clock(self._stream)
                 length = frame.duration or round(1 / self.rate / self.time_base)
-                pts = clock.tell(frame.pts, length) - origin
+                pts = self._corrected(self._stream, frame.pts, length) - origin
                 seconds = float(pts * self.time_base)
                 if seconds < -1e-6:
                     continue
                 if stop is not None and seconds >= stop - 1e-6:
-                    if self._past.issuperset(self.extras):
+                    if self._finished.issuperset(self.extras):
                         return
                     ended = True
                     break
@@ -174,21 +173,23 @@ class VideoReader(Closing):
                 yield Frame(self._upright(frame), pts, frame.duration or 0)
 
     def key_times(self) -> list[float]:
-        """Seconds at which there are key frames, from the beginning of the file.
+        """Return the times of the key frames, in seconds from the beginning of the file.
 
-        Those only that have a frame before them which is not before the start.
+        Key frames without another frame between `start` and them are left out.
 
         Raises:
-            UsageError: the timestamps go back, as where recordings were put together.
+            UsageError: the timestamps go back, as in recordings that were joined.
         """
-        begin, times, latest, first = self._begin(), [], -math.inf, math.inf
+        begin, times, latest, first = self._file_start(), [], -math.inf, math.inf
         with _open(self.path) as container:
             for packet in _readable(container.demux(container.streams[self._stream.index])):
                 if packet.dts is None or packet.pts is None or packet.time_base is None:
                     continue
                 dts = float(packet.dts * packet.time_base)
-                if dts < latest - _JUMP:
-                    raise UsageError(f"the timestamps of {self.path} go back: leave out --workers")
+                if dts < latest - JUMP:
+                    raise UsageError(
+                        f"the timestamps of {self.path} go back: repaint it in a single process"
+                    )
                 latest = max(latest, dts)
                 time = float(packet.pts * packet.time_base - begin)
                 if time >= self._start - 1e-6:
@@ -198,14 +199,17 @@ class VideoReader(Closing):
         return [time for time in times if time > first]
 
     def extra_packets(self, stop: float | None = None) -> Iterator[AnyPacket]:
-        """The packets of `extras` alone, up to `stop` seconds; in place of iterating over all."""
+        """Yield the packets of `extras` alone, up to `stop` seconds.
+
+        Use it in place of iterating over the reader, not beside it.
+        """
         stop = self._duration if stop is None else stop
         if not self.extras:
             return
         for packet in _readable(self._container.demux(*self.extras)):
             if packet.dts is not None and self._shift(packet, stop):
                 yield packet
-            elif self._past.issuperset(self.extras):
+            elif self._finished.issuperset(self.extras):
                 return
 
     def close(self) -> None:
@@ -214,21 +218,21 @@ class VideoReader(Closing):
 
     def _video_stream(self) -> VideoStream:
         for stream in self._container.streams.video:
-            # The cover of a piece of music is a video of one picture to FFmpeg.
+            # To FFmpeg the cover image of a piece of music is a video of one frame.
             if not stream.disposition & av.stream.Disposition.attached_pic:
                 return stream
         raise VideoError(f"{self.path} holds no video: give a file with moving pictures")
 
-    def _again(self) -> None:
-        """Open the file anew, at its beginning."""
+    def _reopen(self) -> None:
+        """Open the file again, at its beginning."""
         self._container.close()
         self._container = _open(self.path)
         self._stream = self._video_stream()
         self._stream.thread_type = "AUTO"
 
     def _seek(self) -> None:
-        """Go to a frame at or before the start, which some containers find late."""
-        begin = self._begin()
+        """Seek to a frame at or before the start; some containers land after it at first."""
+        begin = self._file_start()
         for back in (0, 2, 8, 32):
             target = self._origin - back
             if target <= begin:
@@ -242,13 +246,14 @@ class VideoReader(Closing):
                     return
             except (av.FFmpegError, StopIteration):
                 break
-        self._again()
+        self._reopen()
 
-    def _clock(self, stream: av.stream.Stream) -> _Clock:
-        return self._clocks.setdefault(stream.index, _Clock(stream.time_base))
+    def _corrected(self, stream: av.stream.Stream, time: int | None, duration: int) -> int:
+        made = MonotonicTimestamps(stream.time_base)
+        return self._timestamps.setdefault(stream.index, made).correct(time, duration)
 
     def _first_frame(self) -> av.VideoFrame:
-        """The first that can be decoded."""
+        """Return the first frame that can be decoded."""
         try:
             for packet in self._container.demux(self._stream):
                 try:
@@ -261,24 +266,24 @@ class VideoReader(Closing):
             raise VideoError(f"{self.path} cannot be decoded: {error.strerror}") from error
         raise VideoError(f"{self.path} holds no frame that can be decoded")
 
-    def _begin(self) -> Fraction:
-        """Where the file begins, in seconds: recorders of broadcasts don't start at 0."""
+    def _file_start(self) -> Fraction:
+        """Return the second at which the file begins: recorded broadcasts don't start at 0."""
         begin = Fraction(self._container.start_time or 0, av.time_base)
         return begin if begin > 1 else Fraction(0)
 
-    def _declared(self) -> float | None:
-        """Seconds that the pictures are said to last, or the whole file."""
+    def _declared_duration(self) -> float | None:
+        """Return the declared seconds of the video stream, or else of the whole file."""
         own = self._stream.duration
-        said = self._stream.metadata.get("DURATION", "").split(":")  # of Matroska
-        self._says = own is not None or len(said) == 3
+        tag = self._stream.metadata.get("DURATION", "").split(":")  # Matroska's
+        self._stream_declares = own is not None or len(tag) == 3
         if own is not None and self._stream.time_base is not None:
             return float(own * self._stream.time_base)
-        if self._says:
+        if self._stream_declares:
             try:
-                hours, minutes, seconds = map(float, said)
-                return hours * 3600 + minutes * 60 + seconds - float(self._begin())
+                hours, minutes, seconds = map(float, tag)
+                return hours * 3600 + minutes * 60 + seconds - float(self._file_start())
             except ValueError:
-                self._says = False
+                self._stream_declares = False
         if self._container.duration is not None:
             return self._container.duration / av.time_base
         return None
@@ -305,19 +310,19 @@ class VideoReader(Closing):
             return []
 
     def _shift(self, packet: AnyPacket, stop: float | None) -> bool:
-        """Move a packet of sound or text to the new beginning; whether it is within."""
+        """Shift a packet of `extras` so that `start` is 0; return whether it lies in the part."""
         base = packet.time_base or Fraction(1, av.time_base)
         offset = round(self._origin / base)
         assert packet.dts is not None
         later = 0 if packet.pts is None else packet.pts - packet.dts
-        dts = self._clock(packet.stream).tell(packet.dts, packet.duration or 1) - offset
+        dts = self._corrected(packet.stream, packet.dts, packet.duration or 1) - offset
         seconds = float((dts + later) * base)
         if stop is not None and seconds >= stop:
-            self._past.add(packet.stream)
+            self._finished.add(packet.stream)
             return False
         if self._start and seconds < 0:
             return False
-        self._heard = max(self._heard, seconds)
+        self._extras_end = max(self._extras_end, seconds)
         packet.dts, packet.pts = dts, dts + later
         return True
 
@@ -333,57 +338,8 @@ class VideoReader(Closing):
         return np.ascontiguousarray(image, np.uint8)
 
 
-class _Clock:
-    """Timestamps of one stream that never go back, as muxers want them.
-
-    Recordings that were put together begin anew in the middle: they are shown one after another.
-    """
-
-    def __init__(self, time_base: Fraction | None) -> None:
-        self._jump = _JUMP / (time_base or Fraction(1, av.time_base))
-        self._last: int | None = None
-        self._next = self._moved = 0
-
-    def tell(self, time: int | None, length: int) -> int:
-        """When it is, in the stream's time base; after the one before, where nothing is said."""
-        now = self._next if time is None else time + self._moved
-        if self._last is not None and now <= self._last:
-            if self._last - now > self._jump:
-                self._moved += self._next - now
-                now = self._next
-            else:
-                now = self._last + 1
-        self._last, self._next = now, now + max(1, length)
-        return now
-
-
-@dataclass(frozen=True)
-class Colors:
-    """How YUV stands for RGB: the matrix (BT.601, BT.709, …), and whether it uses all levels.
-
-    What the RGB stands for, primaries and transfer, is passed on as it is: a player then shows the
-    picture in HDR if the source was.
-    """
-
-    matrix: int
-    range: int
-    primaries: int = _UNSAID
-    transfer: int = _UNSAID
-
-    @classmethod
-    def of(cls, frame: av.VideoFrame) -> Colors:
-        """Those of a frame; where it says nothing, what its height makes likely."""
-        matrix = frame.colorspace
-        if matrix not in set(Colorspace):
-            guess = Colorspace.ITU709 if frame.height >= _HD else Colorspace.ITU601
-            matrix = Colorspace.ITU601 if matrix == 6 else guess  # SMPTE 170M is BT.601
-        full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-        levels = ColorRange.JPEG if full else ColorRange.MPEG
-        return cls(int(matrix), int(levels), int(frame.color_primaries), int(frame.color_trc))
-
-
 def _readable(packets: Iterator[AnyPacket]) -> Iterator[AnyPacket]:
-    """As many as can be read."""
+    """Yield packets up to the first that can't be read."""
     with contextlib.suppress(av.FFmpegError):
         yield from packets
 
@@ -392,7 +348,7 @@ def _open(path: str) -> av.container.InputContainer:
     try:
         if os.path.isdir(path):
             raise VideoError(f"{path} is a folder: give a video file")
-        # Of a relative path FFmpeg takes what is before a colon for a protocol.
+        # FFmpeg takes what is before a colon in a relative path for a protocol.
         return av.open(os.path.abspath(path), metadata_errors="ignore")  # noqa: PTH100
     except FileNotFoundError as error:
         raise VideoError(f"{path} does not exist: check the path") from error

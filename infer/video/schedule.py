@@ -1,4 +1,4 @@
-"""What a film is to look like: one style, or several over time with a cross-fade between them."""
+"""Chooses the style of each frame of a video: one style, or several with cross-fades."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ Stylize = Callable[[Array], Array]
 
 @dataclass(frozen=True)
 class VideoStyle:
-    """What is done to the frames of a film.
+    """Options for repainting the frames of a video.
 
     Args:
-        styles: the models' paths, each with the second of the repainted film at which it begins;
+        styles: the models' paths, each with the second of the repainted video at which it begins;
             the first begins at 0.
-        fade: seconds of the cross-fade with which each style begins.
+        fade: seconds of the cross-fade with which each style but the first begins.
         strength: 0 to 1.
-        keep_color: how to give each frame its own colours back, or `none`; None for what each
-            style asks for.
+        keep_color: method that keeps each frame's own colours, or `none`; None for each model's
+            default.
         stabilize: see `nst.infer.video.temporal.TemporalStylizer`.
         provider, threads: see `nst.infer.runtime.stylizer.Stylizer`.
     """
@@ -55,68 +55,69 @@ class VideoStyle:
 
 
 class StyleSchedule:
-    """Styles one after another.
+    """Repaints frames in several styles, one after another, with cross-fades.
 
     Args:
-        scenes: what repaints HWC uint8 RGB, each with the second at which it begins.
-        fade: seconds of the cross-fade with which each but the first begins.
+        styles: functions from and to HWC uint8 RGB, each with the second at which it begins.
+        fade: seconds of the cross-fade with which each style but the first begins.
 
     Raises:
-        UsageError: none, or the seconds don't rise from 0.
+        UsageError: there is no style, or the seconds don't rise from 0.
     """
 
-    def __init__(self, scenes: Sequence[tuple[Stylize, float]], fade: float = FADE) -> None:
-        starts = [start for _, start in scenes]
+    def __init__(self, styles: Sequence[tuple[Stylize, float]], fade: float = FADE) -> None:
+        starts = [start for _, start in styles]
         if not starts or starts[0] != 0 or not all(a < b < inf for a, b in pairwise(starts)):
             raise UsageError(
                 "the styles begin at "
                 f"{', '.join(f'{start:g}' for start in starts) or 'no'} s: let the first begin at "
                 "0 and the others later, each after the one before"
             )
-        self._scenes, self._fade = list(scenes), fade
+        self._styles, self._fade = list(styles), fade
 
     def at(self, image: Array, seconds: float) -> Array:
         """Repaint the frame, HWC uint8 RGB, that is shown at `seconds`."""
-        begun = [k for k, (_, start) in enumerate(self._scenes) if start <= seconds + 1e-6]
-        return self._faded(begun[-1] if begun else 0, image, seconds)
+        begun = [k for k, (_, start) in enumerate(self._styles) if start <= seconds + 1e-6]
+        return self._blended(begun[-1] if begun else 0, image, seconds)
 
-    def _faded(self, number: int, image: Array, seconds: float) -> Array:
-        """A style, and those before it as far as they are still in sight."""
-        stylize, start = self._scenes[number]
+    def _blended(self, number: int, image: Array, seconds: float) -> Array:
+        """Repaint in a style, blended with earlier ones while its cross-fade lasts."""
+        stylize, start = self._styles[number]
         stylized = stylize(image)
         share = max(0.0, seconds - start) / self._fade if self._fade else 1.0
         if number == 0 or share >= 1:
             return stylized
-        before = self._faded(number - 1, image, seconds)
+        before = self._blended(number - 1, image, seconds)
         return np.asarray(cv2.addWeighted(stylized, share, before, 1 - share, 0), np.uint8)
 
 
 class VideoStylizer(Closing):
-    """The models of a `VideoStyle`, ready to repaint a film's frames in their order.
+    """Repaints the frames of a video, in their order, with the models of a `VideoStyle`.
 
     Args:
-        offset: seconds of the film before its part that is to be repainted.
+        offset: second of the whole video at which the part to repaint begins.
 
     Attributes:
-        notes: a line for what was out of the ordinary.
-        name: of the styles; provider: where they are computed.
+        notes: lines for the user from opening the models.
+        name: names of the styles.
+        provider: where the models run.
     """
 
-    def __init__(self, look: VideoStyle, offset: float = 0.0) -> None:
+    def __init__(self, style: VideoStyle, offset: float = 0.0) -> None:
         self._offset = offset
         self._stack = ExitStack()
         try:
             stylizers = [
                 self._stack.enter_context(
-                    Stylizer(path, provider=look.provider, threads=look.threads)
+                    Stylizer(path, provider=style.provider, threads=style.threads)
                 )
-                for path, _ in look.styles
+                for path, _ in style.styles
             ]
-            scenes = [
-                (_stylize(stylizer, look), start)
-                for stylizer, (_, start) in zip(stylizers, look.styles, strict=True)
+            functions = [
+                (_stylize_function(stylizer, style), start)
+                for stylizer, (_, start) in zip(stylizers, style.styles, strict=True)
             ]
-            self._scenes = StyleSchedule(scenes, look.fade)
+            self._schedule = StyleSchedule(functions, style.fade)
         except BaseException:
             self._stack.close()
             raise
@@ -126,7 +127,7 @@ class VideoStylizer(Closing):
 
     def at(self, image: Array, seconds: float) -> Array:
         """Repaint the frame, HWC uint8 RGB, that is shown at `seconds`."""
-        return self._scenes.at(image, seconds + self._offset)
+        return self._schedule.at(image, seconds + self._offset)
 
     def close(self) -> None:
         """Release the models."""
@@ -134,10 +135,10 @@ class VideoStylizer(Closing):
 
 
 def parse_styles(text: str) -> tuple[tuple[Path, float], ...]:
-    """`a.onnx@0,b.onnx@5.0` as paths and seconds.
+    """Parse a text such as `a.onnx@0,b.onnx@5.0` into paths and seconds.
 
     Raises:
-        UsageError: it is not of that kind.
+        UsageError: it has another form.
     """
     styles = []
     for part in text.split(","):
@@ -147,16 +148,16 @@ def parse_styles(text: str) -> tuple[tuple[Path, float], ...]:
         except ValueError:
             path = ""
         if not path.strip():
-            raise UsageError(f"--styles has {part!r}: write MODEL@SECONDS, as a.onnx@0,b.onnx@5.5")
+            raise UsageError(f"styles has {part!r}: write MODEL@SECONDS, as a.onnx@0,b.onnx@5.5")
     return tuple(styles)
 
 
-def _stylize(stylizer: Stylizer, look: VideoStyle) -> Stylize:
-    steady = TemporalStylizer(stylizer, stabilize=look.stabilize)
-    keep = look.keep_color or stylizer.keep_color
+def _stylize_function(stylizer: Stylizer, style: VideoStyle) -> Stylize:
+    temporal = TemporalStylizer(stylizer, stabilize=style.stabilize)
+    keep = style.keep_color or stylizer.keep_color
 
     def stylize(image: Array) -> Array:
-        stylized = steady(image, look.strength)
+        stylized = temporal(image, style.strength)
         if keep is None or keep == "none":
             return stylized
         return color.keep_color(stylized, image, keep)

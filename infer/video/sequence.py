@@ -1,4 +1,4 @@
-"""Films as numbered images, in a folder or by a pattern as `frames/%04d.png`; and as GIF."""
+"""Reads and writes videos as numbered images, such as `frames/%04d.png`, and writes GIFs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from PIL import Image
 from nst.config import check_number
 from nst.errors import ImageError, UsageError, VideoError
 from nst.infer.runtime.resize import resized
-from nst.infer.video.reader import AnyPacket, Colors, Extra, Frame
+from nst.infer.video.colors import BT709
+from nst.infer.video.reader import AnyPacket, Extra, Frame
 from nst.io.files import Closing, cannot_write, check_writable, replacing
 from nst.io.images import READ_SUFFIXES, WRITE_FORMATS, Array, image_names, load_image, save_image
 
@@ -23,26 +24,25 @@ if TYPE_CHECKING:
     from av.container.core import Chapter
 
 _NUMBER = re.compile(r"%0?(\d*)d")
-_BT709, _LIMITED = 1, 1
-_TICK = Fraction(1, 100)  # of GIF
-_SHORTEST = 2  # ticks; players take less for a tenth of a second
-_LATEST = 1e7  # seconds; more is no film
+_TICK = Fraction(1, 100)  # GIF's unit of time, in seconds
+_SHORTEST = 2  # ticks; players show a shorter frame for a tenth of a second
+_LATEST = 1e7  # seconds; more is no video
 
 
 def has_pattern(path: str | os.PathLike[str]) -> bool:
-    """Whether a path names numbered images, by a pattern as `%04d.png`."""
+    """Return whether a path names numbered images by a pattern such as `%04d.png`."""
     # A video may have a name like `50%done.mp4`.
     image = Path(path).suffix.lower() in READ_SUFFIXES
     return image and _NUMBER.search(Path(path).name) is not None
 
 
 def is_sequence(path: str | os.PathLike[str]) -> bool:
-    """Whether a path to read from names numbered images: by a pattern, or as a folder."""
+    """Return whether a source is numbered images: a folder, or a pattern."""
     return os.path.isdir(path) or (has_pattern(path) and not os.path.exists(path))
 
 
 def overwrites(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> bool:
-    """Whether a target, a pattern or a file, names images that a folder or a pattern holds."""
+    """Return whether writing `target`, a file or pattern, replaces images of `source`."""
     if not is_sequence(source):
         return False
     names = _numbered(Path(target)) if has_pattern(target) else [Path(target)]
@@ -51,19 +51,20 @@ def overwrites(source: str | os.PathLike[str], target: str | os.PathLike[str]) -
 
 
 class SequenceReader(Closing):
-    """Numbered images as the frames of a film; see `VideoReader` for the attributes.
+    """Iterates over numbered images as the frames of a video; see `VideoReader` for more.
 
     Args:
-        path: a pattern as `frames/%04d.png`, or a folder, whose images come in the order of the
-            numbers in their names.
+        path: a pattern such as `frames/%04d.png`, or a folder, whose images come in the order of
+            the numbers in their names.
         rate: frames per second.
-        start, duration: seconds; None for the whole, or the rest.
+        start: second at which to begin.
+        duration: seconds to read; None for the rest.
 
     Attributes:
-        skipped: images that can't be read, and why.
+        skipped: paths of the images that can't be read, each with the reason.
 
     Raises:
-        VideoError: there is no such image.
+        VideoError: there is no such image. UsageError: `start` is beyond the last one.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class SequenceReader(Closing):
         first = round(start * rate)
         if first >= len(found):
             raise UsageError(
-                f"--start {start:g} is beyond the end of {self.path}: "
+                f"start {start:g} is beyond the end of {self.path}: "
                 f"{float(len(found) / rate):.2f} s"
             )
         last = None if duration is None else first + max(1, round(duration * rate))
@@ -95,7 +96,7 @@ class SequenceReader(Closing):
         self.rate, self.time_base = rate, 1 / rate
         self.size = self._first().shape[:2]
         self.pixel_aspect = Fraction(1)
-        self.colors = Colors(_BT709, _LIMITED)
+        self.colors = BT709
         self.extras: tuple[Extra, ...] = ()
         self.metadata: dict[str, str] = {}
         self.seconds = float(len(self._files) / rate)
@@ -103,20 +104,22 @@ class SequenceReader(Closing):
 
     @property
     def damaged(self) -> int:
+        """Number of images that can't be read."""
         return len(self.skipped)
 
     def chapters(self) -> list[Chapter]:
-        """None."""
+        """Return an empty list."""
         return []
 
     def __iter__(self) -> Iterator[Frame | AnyPacket]:
+        """Yield the images that can be read, at the size of the first."""
         for number, path in enumerate(self._files):
             image = self._load(path)
             if image is not None:
                 yield Frame(resized(image, self.size), number, 1)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no file stays open."""
 
     def _first(self) -> Array:
         for path in self._files:
@@ -134,13 +137,14 @@ class SequenceReader(Closing):
 
 
 class SequenceWriter(Closing):
-    """Numbered images, from 1; a writer of frames as `VideoWriter` is.
+    """Writes frames as images numbered from 1.
 
     Args:
-        path: a pattern as `painted/%04d.png`; folders that are missing are made.
+        path: a pattern such as `painted/%04d.png`; missing folders are created.
+        extras: streams of sound and subtitles, which are left out and noted.
 
     Raises:
-        UsageError: its suffix names no format.
+        UsageError: the suffix names no image format.
     """
 
     def __init__(self, path: str | os.PathLike[str], extras: tuple[Extra, ...] = ()) -> None:
@@ -153,7 +157,7 @@ class SequenceWriter(Closing):
         self.notes = _left_out(extras, "images")
 
     def write(self, part: Frame | AnyPacket) -> None:
-        """The next frame.
+        """Write the next frame.
 
         Raises:
             NstError: it can't be written.
@@ -164,15 +168,14 @@ class SequenceWriter(Closing):
             self.frames += 1
 
     def close(self) -> None:
-        """Every image is whole already."""
+        """Do nothing: every image is whole already."""
 
 
 class GIFWriter(Closing):
-    """An animated GIF that repeats for ever, each frame with 256 colours of its own.
+    """Writes an animated GIF that repeats for ever, each frame with its own 256 colours.
 
-    It shows fifty frames a second at most; of more, some are left out.
-
-    It appears whole or not at all.
+    A GIF shows at most fifty frames a second; further ones are left out. The file appears whole or
+    not at all.
 
     Args:
         time_base: unit of the frames' timestamps, in seconds.
@@ -191,13 +194,13 @@ class GIFWriter(Closing):
         self.notes = _left_out(extras, "GIF")
         self._unit, self._rate = time_base, rate
         check_writable(path)
-        # Pillow wants all frames at once, and keeps a byte of each pixel even so.
+        # Pillow needs all frames at once, and keeps a byte of each pixel even if they are files.
         self._folder = tempfile.TemporaryDirectory(prefix="nst-")
         self._times: list[int] = []
         self._end = 0
 
     def write(self, part: Frame | AnyPacket) -> None:
-        """The next frame.
+        """Write the next frame to a temporary file.
 
         Raises:
             NstError: the folder for temporary files is full.
@@ -209,7 +212,7 @@ class GIFWriter(Closing):
         length = part.duration * self._unit if part.duration else 1 / self._rate
         self._end = round(now + length / _TICK)
         if self._times and round(now) - self._times[-1] < _SHORTEST:
-            return  # a frame that no player shows so briefly would slow the film
+            return  # no player shows a frame so briefly: it would slow the video down
         image = Image.fromarray(part.image).quantize(256)
         try:
             image.save(self._file(len(self._times)))
@@ -260,7 +263,7 @@ def _left_out(extras: tuple[Extra, ...], what: str) -> list[str]:
 
 
 def _numbered(path: Path) -> list[Path]:
-    """The images of a folder or a pattern, in the order of their numbers."""
+    """Return the images of a folder or a pattern, in the order of their numbers."""
     if os.path.isdir(path):
         names = image_names(path)
         return [path / name for name in sorted(names, key=_order)]
@@ -277,10 +280,10 @@ def _numbered(path: Path) -> list[Path]:
 
 
 def _named(pattern: str, number: int) -> str:
-    """The name of an image of a pattern."""
+    """Return the name of an image of a pattern."""
     return _NUMBER.sub(lambda match: f"{number:0{match[1] or 1}d}", pattern, count=1)
 
 
 def _order(name: str) -> list[object]:
-    """As people count: 2 before 10."""
+    """Return a sort key that compares numbers in names by value: 2 before 10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]

@@ -1,1 +1,1 @@
-"""The `nst` command: its root, what commands share, and the commands of this folder."""
+"""The `nst` command: its root, the code that commands share, `nst optimize` and `nst color`."""

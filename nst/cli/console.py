@@ -1,9 +1,10 @@
-"""What the commands share: one line for an error, progress on stderr."""
+"""The console output that commands share: errors in one line, progress on stderr."""
 
 from __future__ import annotations
 
 import functools
 import os
+import warnings
 from collections.abc import Callable
 from typing import Annotated, ParamSpec
 
@@ -27,12 +28,17 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Wrap a command that has a `debug` option: errors of ours become one line and a status."""
+    """Wrap a command that has a `debug` option: turn errors into one line and an exit status.
+
+    Hides Pillow's warnings about large images and odd tags: an image that can't be read raises.
+    """
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            function(*args, **kwargs)
+            with warnings.catch_warnings():  # process-wide, so here, where no other thread runs
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                function(*args, **kwargs)
         except NstError as error:
             if kwargs.get("debug"):
                 raise
@@ -42,11 +48,11 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             out.print("interrupted", markup=False)
             raise typer.Exit(130) from error
         except BrokenPipeError as error:
-            # Whoever reads our output has gone; Python must not complain of it at exit either.
+            # The reader of our output is gone; keep Python from complaining about it at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(1) from error
         except OSError as error:
-            # What no function has turned into a line of its own: a full pipe, a lost disk.
+            # An error that no function made readable, such as that of a full or lost disk.
             if kwargs.get("debug"):
                 raise
             fail(NstError(f"{error}: check the file and its folder"))
@@ -61,17 +67,17 @@ def fail(error: NstError) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line on stderr, as it is."""
+    """Print a line on stderr, without markup."""
     out.print(line, markup=False)
 
 
 def hush(quiet: bool) -> None:
-    """Say nothing from here on, errors included; or speak again."""
+    """Stop all output on stderr, errors too, or start it again."""
     out.quiet = quiet
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:
-    """A bar on stderr that leaves nothing behind; silent where stderr is no terminal."""
+    """Make a bar on stderr that vanishes at its end; it is off if stderr is no terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),

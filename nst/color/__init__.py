@@ -1,1 +1,1 @@
-"""Transfers colours from one image to another, and compares the methods."""
+"""Transfers the colours of one image to another, and compares the methods."""

@@ -1,4 +1,4 @@
-"""All methods of colour transfer on one pair of images: pictures, histograms, distances, time."""
+"""Compares methods of colour transfer on a pair of images: results, histograms, distances, time."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CHANNELS = ("red", "green", "blue")
-UNTOUCHED = "source"  # the row of the image as it was
+UNTOUCHED = "source"  # name of the row for the unchanged image
 _INKS = ("#c2453c", "#3b8a57", "#3a6fb5")
-_SHOWN = 640  # pixels of a picture's long side in the figure
+_SHOWN = 640  # long side of an image in the figure, in pixels
 
 
 @dataclass(frozen=True)
 class Compared:
-    """How near one method brings an image to its reference.
+    """The distance from the reference after one method, and its time.
 
     Attributes:
-        method: its name, or `source` for the image as it was.
-        kl: Kullback–Leibler divergence of the result's histogram from the reference's, nats, for
+        method: name of the method, or `source` for the unchanged image.
+        kl: Kullback–Leibler divergence of the result's histogram from the reference's, in nats, for
             red, green and blue; see `kl_divergence`.
-        wasserstein: how far levels are to be moved on average, for red, green and blue.
-        seconds: that the method took.
+        wasserstein: Wasserstein distance of the histograms in levels, for red, green and blue.
+        seconds: time of the method.
     """
 
     method: str
@@ -47,10 +47,10 @@ class Compared:
 
 
 def kl_divergence(image: ColorImage, reference: ColorImage, smoothing: float = 0.0) -> Matrix:
-    """Kullback–Leibler divergence of an image's histogram from the reference's, by channel: [3].
+    """Compute the divergence (Kullback–Leibler) of an image from a reference, by channel: [3].
 
-    Σ p log(p / q) in nats over 256 bins of one level, p of the image, q of the reference; `inf`
-    where the image has a level that the reference lacks.
+    Σ p log(p / q) in nats over histograms of 256 bins of one level, p of the image and q of the
+    reference; `inf` if the image has a level that the reference lacks.
 
     Args:
         smoothing: added to the count of every bin.
@@ -64,7 +64,7 @@ def kl_divergence(image: ColorImage, reference: ColorImage, smoothing: float = 0
 
 
 def wasserstein(image: ColorImage, reference: ColorImage) -> Matrix:
-    """How far the levels of a channel are to be moved on average, in levels, by channel: [3]."""
+    """Compute the Wasserstein distance W1 of the histograms in levels, by channel: [3]."""
     p, q = (
         histograms(as_bytes(i)).cumsum(1) / (i.shape[0] * i.shape[1]) for i in (image, reference)
     )
@@ -78,13 +78,13 @@ def compare_methods(
     methods: Sequence[ColorMethod] = tuple(METHODS),
     callback: Callable[[str, Array], object] = lambda *_: None,
 ) -> tuple[list[Compared], dict[str, Array]]:
-    """What each method makes of an image, HWC uint8 RGB, and how near that is to the reference.
+    """Recolour an image, HWC uint8 RGB, by each method; measure the distance from the reference.
 
     Args:
-        callback: called with each method's name and picture.
+        callback: called with each method's name and result.
 
     Returns:
-        The rows, the untouched image first, and the pictures by name.
+        The rows, the unchanged image's first, and the results by name.
     """
     pictures: dict[str, Array] = {UNTOUCHED: image}
     times = {UNTOUCHED: 0.0}
@@ -103,7 +103,7 @@ def compare_methods(
 
 
 def mean_rows(pairs: Sequence[Sequence[Compared]]) -> list[Compared]:
-    """Row by row the mean over several pairs of images, of which all were compared alike."""
+    """Average the rows of several pairs of images, on which the same methods were compared."""
     rows = []
     for same in zip(*pairs, strict=True):
         kl, moved = (np.mean([getattr(r, n) for r in same], 0) for n in ("kl", "wasserstein"))
@@ -113,7 +113,7 @@ def mean_rows(pairs: Sequence[Sequence[Compared]]) -> list[Compared]:
 
 
 def as_json(rows: Sequence[Compared]) -> list[dict[str, Any]]:
-    """Values for JSON, which has no infinity: those are null."""
+    """Convert rows to JSON values; infinity, which JSON lacks, becomes null."""
     return [
         {**asdict(row), "kl": [value if math.isfinite(value) else None for value in row.kl]}
         for row in rows
@@ -121,7 +121,7 @@ def as_json(rows: Sequence[Compared]) -> list[dict[str, Any]]:
 
 
 def as_csv(rows: Sequence[Compared]) -> str:
-    """A table with a column for every number."""
+    """Format rows as CSV, with a column for every number."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     names = [f"{kind}_{channel}" for kind in ("kl", "wasserstein") for channel in CHANNELS]
@@ -133,7 +133,7 @@ def as_csv(rows: Sequence[Compared]) -> str:
 
 
 def as_table(rows: Sequence[Compared], *, markdown: bool = False) -> str:
-    """A table for people, in plain text or in Markdown."""
+    """Format rows as a table in plain text or in Markdown."""
     head = ["method", "KL red", "green", "blue", "W1 red", "green", "blue", "seconds"]
     cells = [
         [
@@ -155,7 +155,7 @@ def as_table(rows: Sequence[Compared], *, markdown: bool = False) -> str:
 
 
 def draw(pictures: dict[str, Array], reference: Array) -> Figure:
-    """Pictures above their histograms, the reference first."""
+    """Draw images above their histograms, the reference first."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -177,7 +177,7 @@ def draw(pictures: dict[str, Array], reference: Array) -> Figure:
             share = 100 * counts / counts.sum()
             below.fill_between(range(LEVELS), share, step="mid", color=ink, alpha=0.22, lw=0)
             below.step(range(LEVELS), share, where="mid", color=ink, lw=0.8)
-        # A spike of clipped levels must not flatten all else.
+        # The scale ignores the peak of clipped levels, so that the rest stays visible.
         below.set(xlim=(0, LEVELS - 1), ylim=(0, 4), yticks=[], xticks=[0, 128, 255])
         below.tick_params(labelsize=8)
         for side in ("top", "left", "right"):

@@ -1,4 +1,4 @@
-"""What methods of colour transfer share: checks, types, bands of rows on all cores."""
+"""Code that the methods of colour transfer share: checks, types, bands of rows on all cores."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from nst.errors import UsageError
 ColorImage = NDArray[Any]  # HWC RGB, uint8 or float in [0, 255]
 Matrix = NDArray[np.float64]
 LEVELS = 256
-BAND = 1 << 17  # pixels that are worked on at once, in the processor's caches
+BAND = 1 << 17  # pixels processed at once; they fit into the CPU's caches
 T = TypeVar("T")
 
 
 def histograms(image: ColorImage) -> NDArray[np.int64]:
-    """How many pixels of uint8 HWC have each level, by channel: [3, 256]."""
+    """Count the pixels of uint8 HWC at each level, by channel: [3, 256]."""
     image = np.ascontiguousarray(image)
     counts = [cv2.calcHist([image], [k], None, [LEVELS], [0, LEVELS]).ravel() for k in range(3)]
     return np.stack(counts).astype(np.int64)
@@ -38,7 +38,11 @@ def check_images(*images: ColorImage) -> None:
 
 
 def as_float(image: ColorImage) -> ColorImage:
-    """float32, or float64 where it is that already."""
+    """Convert to float32; keep float64.
+
+    Raises:
+        UsageError: not an image, or a value is not finite.
+    """
     check_images(image)
     wide = image if image.dtype == np.float64 else image.astype(np.float32)
     if image.dtype != np.uint8 and not np.isfinite(wide).all():
@@ -47,20 +51,20 @@ def as_float(image: ColorImage) -> ColorImage:
 
 
 def as_type_of(result: ColorImage, image: ColorImage) -> ColorImage:
-    """`result` in the type of `image`; uint8 is rounded and clipped."""
+    """Convert `result` to the type of `image`; round and clip for uint8."""
     if image.dtype != np.uint8:
         return result.astype(image.dtype)
     return np.rint(result).clip(0, 255).astype(np.uint8)
 
 
 def as_bytes(image: ColorImage) -> ColorImage:
-    """uint8, rounded and clipped where it is not that already."""
+    """Convert to uint8 by rounding and clipping; keep uint8."""
     check_images(image)
     return image if image.dtype == np.uint8 else np.rint(image).clip(0, 255).astype(np.uint8)
 
 
 def in_bands(pixels: ColorImage, work: Callable[[ColorImage], T]) -> list[T]:
-    """What `work` makes of bands of rows, from top to bottom, on all cores."""
+    """Apply `work` to bands of rows on all cores; return the results from top to bottom."""
     rows = max(1, BAND // pixels.shape[1])
     bands = [pixels[top : top + rows] for top in range(0, len(pixels), rows)]
     if len(bands) == 1:

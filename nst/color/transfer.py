@@ -1,9 +1,10 @@
-"""Colour transfer: an image in the colours of another one.
+"""Colour transfer: gives an image the colours of another one.
 
 All methods take an image and a reference, HWC RGB of any sizes, uint8 or float in [0, 255], and
-return the image in new colours, of its own shape and type. uint8 is rounded and clipped, float is
-not. Constant images, grey ones and those whose colours lie on a plane give what is left to give
-(the reference's mean, a range of greys in its tint), never NaN.
+return the recoloured image, of its own shape and type. uint8 is rounded and clipped, float is not.
+They never give NaN: constant images, grey ones and those whose colours lie on a plane get as much
+of the reference as is possible (its mean, or a range of greys in its tint). They raise `UsageError`
+for an array that is not an image.
 
 Hertzmann et al. 2001, "Image analogies". Pitié and Kokaram 2007, "The linear Monge-Kantorovitch
 linear colour mapping for example-based colour transfer". Reinhard et al. 2001, "Color transfer
@@ -34,12 +35,12 @@ from nst.config import ColorMethod, KeepColor
 from nst.io.images import Array
 
 _LUMA = np.array([[0.299, 0.587, 0.114]])  # BT.601
-# Cones' responses of RGB, and axes of their logarithms: luminance, yellow–blue, red–green.
+# RGB to responses of the cones, and their logarithms to luminance, yellow–blue and red–green.
 _LMS = np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]])
 _LALPHABETA = np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]]) / np.sqrt([[3], [6], [2]])
-_FAINTEST, _BRIGHTEST = 0.25, 4096.0  # responses: black has no logarithm, white has no end
-_PIXELS = 1 << 16  # of a photograph that tell its colours
-_SINGULAR = 1e-9  # share of the total variance below which an axis counts as having none
+_FAINTEST, _BRIGHTEST = 0.25, 4096.0  # bounds of the responses, for logarithms and exponentials
+_PIXELS = 1 << 16  # pixels sampled from a photograph for its colours
+_SINGULAR = 1e-9  # share of the total variance below which an axis counts as constant
 
 
 def reinhard(
@@ -48,13 +49,13 @@ def reinhard(
     *,
     space: Literal["lalphabeta", "cielab"] = "lalphabeta",
 ) -> ColorImage:
-    """Mean and deviation of each axis of a decorrelated space (Reinhard et al. 2001).
+    """Match mean and deviation of each axis of a decorrelated space (Reinhard et al. 2001).
 
-    The identity where image and reference are one, but for responses of the cones below a quarter
-    of a level, which have no logarithm to speak of.
+    If image and reference are equal, the result is the image, except where responses of the cones
+    are below a quarter of a level, where logarithms are clipped.
 
     Args:
-        space: Ruderman's lαβ, as the paper has it, or CIELAB (D65, sRGB).
+        space: Ruderman's lαβ, as in the paper, or CIELAB (D65, sRGB).
     """
     check_images(image, reference)
     there, back = _SPACES[space]
@@ -72,10 +73,10 @@ def reinhard(
 
 
 def luminance(image: ColorImage, reference: ColorImage) -> ColorImage:
-    """The reference's luminance, in mean and deviation, under the image's own chrominance.
+    """Match mean and deviation of the luminance; keep the image's chrominance.
 
-    As Hertzmann et al. 2001 remap it. The chrominance is that of Y'CbCr (BT.601), left as it is
-    where no channel has to be clipped.
+    Hertzmann et al. 2001 remap luminance so. The chrominance is that of Y'CbCr (BT.601); it is
+    unchanged unless a channel is clipped.
     """
     check_images(image, reference)
 
@@ -87,14 +88,14 @@ def luminance(image: ColorImage, reference: ColorImage) -> ColorImage:
         pixels = as_float(band)
         luma = _luma(pixels)
         change = (luma - mean) * scale + new_mean - luma
-        # As much more of red, green and blue: the chrominance stays.
+        # The same change of red, green and blue keeps the chrominance.
         return as_type_of(pixels + cv2.merge([change] * 3), band)
 
     return np.concatenate(in_bands(image, work))
 
 
 def histogram(image: ColorImage, reference: ColorImage) -> ColorImage:
-    """The reference's histogram, channel by channel."""
+    """Match the histogram of each channel."""
     check_images(image, reference)
     if image.dtype == reference.dtype == np.uint8:
         return _match_histograms(image, reference)
@@ -109,7 +110,7 @@ def histogram(image: ColorImage, reference: ColorImage) -> ColorImage:
 
 
 def mkl(image: ColorImage, reference: ColorImage) -> ColorImage:
-    """Mean and covariance by the linear map that changes colours least: Monge–Kantorovitch.
+    """Match mean and covariance by the linear map that changes colours least: Monge–Kantorovitch.
 
     Pitié and Kokaram 2007: T = S^-½ (S^½ R S^½)^½ S^-½ for covariances S and R.
     """
@@ -117,7 +118,7 @@ def mkl(image: ColorImage, reference: ColorImage) -> ColorImage:
 
 
 def cholesky(image: ColorImage, reference: ColorImage) -> ColorImage:
-    """Mean and covariance by triangular maps, which treat red first and blue last.
+    """Match mean and covariance by triangular maps, which treat red first and blue last.
 
     Pitié and Kokaram 2007: T = L_R L_S^-1 for the Cholesky factors of the covariances.
     """
@@ -129,10 +130,10 @@ def cholesky(image: ColorImage, reference: ColorImage) -> ColorImage:
 
 
 def pca(image: ColorImage, reference: ColorImage) -> ColorImage:
-    """Mean and covariance by exchanging principal axes, the largest for the largest.
+    """Match mean and covariance by mapping principal axes in the order of their variance.
 
-    Pitié and Kokaram 2007: T = P_R D_R^½ D_S^-½ P_S^T. Of an axis's two directions the one is taken
-    that is nearer to the image's.
+    Pitié and Kokaram 2007: T = P_R D_R^½ D_S^-½ P_S^T. Of an axis's two directions, take the one
+    nearer to that of the image's axis.
     """
 
     def solve(source: Matrix, wanted: Matrix) -> Matrix:
@@ -160,21 +161,24 @@ METHODS: dict[ColorMethod, Method] = {
 
 
 def keep_color(stylized: Array, photograph: Array, how: KeepColor) -> Array:
-    """A repainted photograph in the photograph's colours, at video rate.
+    """Give a repainted photograph the photograph's colours, at video rate.
 
     Args:
         stylized, photograph: HWC uint8 RGB of one size.
-        how: `luminance` takes the brightness alone from `stylized`, pixel by pixel (Gatys et al.
+        how: `luminance` takes only the luminance from `stylized`, pixel by pixel (Gatys et al.
             2016, "Preserving color in neural artistic style transfer"); `linear` is `mkl` and
-            `histogram` is `histogram`, told by some of the pixels.
+            `histogram` is `histogram`, both measured on a sample of the pixels.
+
+    Returns:
+        HWC uint8 RGB.
     """
-    step = max(1, min(stylized.shape[:2]) // 64)  # some pixels know the colours of all
+    step = max(1, min(stylized.shape[:2]) // 64)  # a sample has the colours of the whole
     if how == "histogram":
         return np.asarray(_match_histograms(stylized, photograph, step), np.uint8)
     if how == "linear":
         return np.asarray(_linear(stylized, photograph, _monge, step), np.uint8)
     luma, before = (cv2.cvtColor(i, cv2.COLOR_RGB2GRAY) for i in (stylized, photograph))
-    more, less = cv2.subtract(luma, before), cv2.subtract(before, luma)  # one of them is 0
+    more, less = cv2.subtract(luma, before), cv2.subtract(before, luma)  # one of the two is 0
     kept = cv2.subtract(cv2.add(photograph, cv2.merge([more] * 3)), cv2.merge([less] * 3))
     return np.asarray(kept, np.uint8)
 
@@ -182,33 +186,36 @@ def keep_color(stylized: Array, photograph: Array, how: KeepColor) -> Array:
 def style_in_colors_of(
     style: ColorImage, photographs: Sequence[ColorImage], how: KeepColor
 ) -> ColorImage:
-    """A style image whose colours need not be learned, to keep those of photographs.
+    """Give a style image the colours of photographs, so that repainting keeps theirs.
 
     Gatys et al. 2016, "Preserving color in neural artistic style transfer": `linear` (`mkl`) and
-    `histogram` give it the colours of the photographs together; `luminance` makes it grey, of
-    their mean luminance and its deviation.
+    `histogram` give it the colours of all photographs together; `luminance` makes it grey, with
+    the mean and the deviation of their luminance.
 
     Args:
         style: HWC uint8 RGB.
-        photographs: HWC uint8 RGB of any sizes; they count alike.
+        photographs: HWC uint8 RGB of any sizes; all have the same influence.
+
+    Returns:
+        HWC uint8 RGB.
     """
     pixels = []
     for photograph in photographs:
         places = np.linspace(0, photograph.shape[0] * photograph.shape[1] - 1, _PIXELS)
         pixels.append(photograph.reshape(-1, 3)[places.round().astype(np.int64)])
-    colors = np.stack(pixels)  # a row of an image for each
+    colors = np.stack(pixels)  # an image with one row for each photograph
     if how == "luminance":
         return luminance(grey(style), grey(colors))
     return (mkl if how == "linear" else histogram)(style, colors)
 
 
 def grey(image: ColorImage) -> ColorImage:
-    """The luminance alone (BT.601) of HWC uint8 RGB, in three equal channels."""
+    """Convert HWC uint8 RGB to its luminance (BT.601), in three equal channels."""
     return cv2.merge([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)] * 3)
 
 
 def _match_histograms(image: ColorImage, reference: ColorImage, step: int = 1) -> ColorImage:
-    """`histogram` of uint8, told by every so many rows and columns of both."""
+    """Compute `histogram` for uint8, measured on every `step`-th row and column of both."""
     few = (slice(step // 2, None, step),) * 2
     tables = []
     for counts, wanted in zip(histograms(image[few]), histograms(reference[few]), strict=True):
@@ -256,7 +263,7 @@ _SPACES = {
 def _mean_and_deviation(
     pixels: ColorImage, axes: Callable[[ColorImage], ColorImage]
 ) -> tuple[Matrix, Matrix]:
-    """Of each of the axes that `axes` makes of float pixels."""
+    """Compute mean [3] and deviation [3] of each axis to which `axes` converts float pixels."""
     bands = in_bands(pixels, lambda band: (len(band), cv2.meanStdDev(axes(as_float(band)))))
     rows = np.array([count for count, _ in bands], np.float64)
     shares = rows / rows.sum()
@@ -266,7 +273,7 @@ def _mean_and_deviation(
 
 
 def _ratio(new_deviation: Matrix, deviation: Matrix) -> Matrix:
-    """By how much to stretch; what doesn't vary is left without variation."""
+    """Compute the scale of each axis; 0 for an axis that is constant in the image."""
     known = deviation > 1e-6
     return np.where(known, new_deviation / np.where(known, deviation, 1.0), 0.0)
 
@@ -274,12 +281,12 @@ def _ratio(new_deviation: Matrix, deviation: Matrix) -> Matrix:
 def _affine(
     pixels: ColorImage, matrix: Matrix, mean: NDArray[Any], new_mean: NDArray[Any]
 ) -> ColorImage:
-    """Colours turned and stretched about their mean, then moved to another."""
+    """Apply `matrix` to colours about `mean`, then move them to `new_mean`."""
     return cv2.transform(pixels, np.column_stack([matrix, new_mean - matrix @ mean]))
 
 
 def _statistics(pixels: ColorImage) -> tuple[Matrix, Matrix]:
-    """Mean [3] and covariance [3, 3] of the colours."""
+    """Compute mean [3] and covariance [3, 3] of the colours."""
     mean = np.array(in_bands(pixels, lambda band: as_float(band).sum((0, 1), dtype=np.float64)))
     mean = mean.sum(0) / (pixels.shape[0] * pixels.shape[1])
 
@@ -298,19 +305,19 @@ def _linear(
     solve: Callable[[Matrix, Matrix], Matrix],
     step: int = 1,
 ) -> ColorImage:
-    """The reference's mean and covariance, by the matrix that `solve` finds from both covariances.
+    """Match mean and covariance by the matrix that `solve` computes from both covariances.
 
     Args:
-        step: look at every so many rows and columns only.
+        step: measure on every `step`-th row and column only.
     """
     check_images(image, reference)
     few = (slice(step // 2, None, step),) * 2
     (mean, source), (new_mean, wanted) = (_statistics(i[few]) for i in (image, reference))
     variances, axes = np.linalg.eigh(source)
-    # Where colours don't vary there is nothing to stretch, and rounding errors must not be.
+    # Drop the axes along which colours are constant: stretching would amplify rounding errors.
     seen = axes * (variances > _SINGULAR * variances.sum())
     matrix = solve(source, wanted) @ seen @ axes.T
-    if step > 1:  # in haste: OpenCV's own rounding is off by one at times
+    if step > 1:  # for speed, though OpenCV's rounding is sometimes off by one
         return _affine(image, matrix, mean, new_mean)
 
     def work(band: ColorImage) -> ColorImage:
@@ -325,12 +332,12 @@ def _monge(source: Matrix, wanted: Matrix) -> Matrix:
 
 
 def _power(covariance: Matrix, exponent: float) -> Matrix:
-    """Of a symmetric matrix; axes without variance stay without."""
+    """Raise a symmetric matrix to a power; axes without variance stay 0."""
     values, axes = np.linalg.eigh(covariance)
     known = values > _SINGULAR * max(values.sum(), 1e-12)
     return axes * np.where(known, np.where(known, values, 1.0) ** exponent, 0.0) @ axes.T
 
 
 def _cholesky(covariance: Matrix) -> Matrix:
-    """Its lower triangular factor, of one that is singular too."""
+    """Compute the lower triangular factor, also of a singular covariance."""
     return np.linalg.cholesky(covariance + np.eye(3) * max(1e-12 * np.trace(covariance), 1e-12))

@@ -1,1 +1,1 @@
-"""Reads and writes images, files and the cache."""
+"""Reads and writes images, files and cached results."""

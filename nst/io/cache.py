@@ -1,4 +1,4 @@
-"""Results that cost minutes are kept on disk, by the hash of what they were made from."""
+"""Keeps costly results on disk, by the hash of their inputs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from nst.io.files import replacing
 
 
 def cache_folder() -> Path:
-    """Where nst keeps what it can make again: `$NST_CACHE`, or the user's cache folder."""
+    """Return the folder of cached results: `$NST_CACHE`, or nst's folder in the user's cache."""
     return Path(os.environ.get("NST_CACHE") or platformdirs.user_cache_dir("nst", appauthor=False))
 
 
 def content_hash(*parts: NDArray[Any] | str) -> str:
-    """One name for all that a result depends on: arrays with their shape, and texts."""
+    """Hash all inputs of a result (texts, and arrays with shape and type) to 32 hex digits."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):
@@ -35,7 +35,7 @@ def content_hash(*parts: NDArray[Any] | str) -> str:
 
 
 def read_cached(kind: str, key: str) -> dict[str, Any] | None:
-    """What `write_cached` kept; None where there is nothing, or nothing that can be read."""
+    """Read what `write_cached` kept; None if there is nothing, or it can't be read."""
     try:
         found = json.loads((cache_folder() / kind / f"{key}.json").read_text())
     except (OSError, ValueError):
@@ -44,13 +44,13 @@ def read_cached(kind: str, key: str) -> dict[str, Any] | None:
 
 
 def write_cached(kind: str, key: str, value: dict[str, Any]) -> None:
-    """Keep `value`, JSON-ready. A cache that can't be written costs time, not the result."""
+    """Keep a dictionary of JSON values; do nothing if the cache can't be written."""
     with contextlib.suppress(NstError), replacing(cache_folder() / kind / f"{key}.json") as beside:
         beside.write_text(json.dumps(value))
 
 
 def read_cached_array(kind: str, key: str) -> NDArray[Any] | None:
-    """What `write_cached_array` kept; None where there is nothing, or nothing that can be read."""
+    """Read what `write_cached_array` kept; None if there is nothing, or it can't be read."""
     try:
         found = np.load(cache_folder() / kind / f"{key}.npy", allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -59,6 +59,6 @@ def read_cached_array(kind: str, key: str) -> NDArray[Any] | None:
 
 
 def write_cached_array(kind: str, key: str, value: NDArray[Any]) -> None:
-    """Keep an array. A cache that can't be written costs time, not the result."""
+    """Keep an array; do nothing if the cache can't be written."""
     with contextlib.suppress(NstError), replacing(cache_folder() / kind / f"{key}.npy") as beside:
         np.save(beside, value)

@@ -1,8 +1,10 @@
-"""Files appear whole or not at all."""
+"""Writes files that appear whole or not at all, and checks paths before work starts."""
 
 from __future__ import annotations
 
 import os
+import secrets
+import stat
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -16,13 +18,13 @@ from nst.errors import NstError
 
 @contextmanager
 def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a path beside `target`; what is written there becomes `target` if all goes well.
+    """Yield a hidden path beside `target`, and rename it to `target` if the body succeeds.
 
-    Folders above `target` are made. On any exception the half-written file is removed and
+    Creates missing folders above `target`. On any exception the half-written file is removed and
     `target` stays as it was.
 
     Raises:
-        NstError: the folder can't be written, the disk is full, `target` is a folder.
+        NstError: the folder can't be written, the disk is full, or `target` is a folder.
     """
     target = Path(target)
     beside: Path | None = None
@@ -31,13 +33,12 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
             raise NstError(f"{target} is a folder: give the name of a file in it")
         target.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays, because writers choose the format by it.
-        handle, name = tempfile.mkstemp(
-            suffix=target.suffix, prefix=f".{target.stem[:40]}-", dir=target.parent
-        )
-        os.close(handle)
-        beside = Path(name)
+        hidden = target.with_name(f".{target.stem[:40]}-{secrets.token_hex(8)}{target.suffix}")
+        hidden.touch(mode=0o666, exist_ok=False)  # the system applies the umask
+        beside = hidden
+        mode = stat.S_IMODE(beside.stat().st_mode)
         yield beside
-        beside.chmod(0o666 & ~_umask())  # mkstemp's 0600 would surprise
+        beside.chmod(mode)  # a writer such as safetensors' puts a private file of its own there
         beside.replace(target)
         beside = None
     except OSError as error:
@@ -48,12 +49,12 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_writable(target: str | os.PathLike[str]) -> None:
-    """Try whether `target` could be written, before hours of work are spent on it.
+    """Check that `target` can be written, before hours of work are spent on it.
 
-    Leaves nothing behind: where its folder is missing, the nearest one above is tried.
+    Leaves nothing behind: where the folder is missing, the nearest existing one above is tried.
 
     Raises:
-        NstError: as `replacing` would.
+        NstError: it can't, as `replacing` would raise.
     """
     target = Path(target)
     if os.path.isdir(target):
@@ -69,28 +70,22 @@ def check_writable(target: str | os.PathLike[str]) -> None:
 
 
 def same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
-    """Whether both exist and are one file."""
+    """Return whether both paths exist and are the same file."""
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
 def cannot_write(target: str | os.PathLike[str], error: OSError) -> NstError:
-    """The one line for a folder that can't be written or a disk that is full."""
+    """Make the error for a folder that can't be written or a disk that is full."""
     why = error.strerror or str(error)
-    return NstError(f"cannot write {target}: {why}; choose another --out or free some space")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    return NstError(f"cannot write {target}: {why}; choose another path or free some space")
 
 
 class Closing(ABC):
-    """`with` closes it at the end, whatever happened."""
+    """Base class of objects that a `with` statement closes at its end, even after an error."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release what it holds."""
+        """Release all resources."""
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,6 @@ import contextlib
 import io
 import math
 import os
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,8 +32,8 @@ WRITE_FORMATS = {
     ".tiff": "TIFF",
     ".bmp": "BMP",
 }
-# What of a file's EXIF goes into the repainted one: words and dates, not the layout of the pixels
-# (a TIFF keeps all of it in one table).
+# EXIF tags that a repainted file keeps: texts and dates, not the layout of the pixels (a TIFF keeps
+# both in one table).
 _KEPT_EXIF = (
     0x010E,  # ImageDescription
     0x010F,  # Make
@@ -46,20 +45,17 @@ _KEPT_EXIF = (
     0x8769,  # the Exif table: exposure, lens, dates
     0x8825,  # the GPS table
 )
-_MOST_EXIF = 65_000  # bytes, all that a JPEG can hold
-# Pillow warns of large files and odd tags; what can't be read raises, the rest is well.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+_MOST_EXIF = 65_000  # bytes, the most that a JPEG can hold
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded file: upright sRGB pixels and what is needed to write it back.
+    """A decoded image file: upright sRGB pixels, and what is needed to write it back.
 
     Attributes:
         image: HWC uint8 RGB.
-        alpha: HW uint8, or None where the file has none.
+        alpha: HW uint8, or None if the file has no alpha.
         exif: the file's EXIF block without orientation and layout, or None.
     """
 
@@ -72,11 +68,13 @@ def load_picture(source: Source, *, hint: int | None = None) -> Picture:
     """Decode an image file, or the bytes of one, to upright 8-bit sRGB.
 
     EXIF orientation is applied; 16-bit and float samples are scaled to 8 bits; an embedded
-    ICC profile (CMYK too) is converted to sRGB; grey and palette images become RGB.
+    ICC profile (CMYK too) is converted to sRGB; grey and palette images become RGB. Pillow's
+    warnings about large images and odd tags pass through; the `nst` command hides them.
 
     Args:
-        hint: a short side in pixels that suffices; JPEG files may then decode smaller, and be
-            larger than what Pillow reads else.
+        source: path of the file, or its bytes.
+        hint: short side in pixels that is large enough; a JPEG may then decode to a smaller
+            image, and may exceed Pillow's limit on pixels.
 
     Raises:
         ImageError: missing, a folder, not an image, truncated, or too large for Pillow.
@@ -100,7 +98,10 @@ def load_picture(source: Source, *, hint: int | None = None) -> Picture:
 
 
 def load_image(source: Source, *, hint: int | None = None) -> Array:
-    """`load_picture` for those who want pixels alone: HWC uint8 RGB, alpha laid over white."""
+    """Load the pixels of an image: HWC uint8 RGB, alpha composited over white.
+
+    Arguments and errors are those of `load_picture`.
+    """
     picture = load_picture(source, hint=hint)
     if picture.alpha is None:
         return picture.image
@@ -109,10 +110,10 @@ def load_image(source: Source, *, hint: int | None = None) -> Array:
 
 
 def load_style(path: str | os.PathLike[str], *, hint: int | None = None) -> Array:
-    """A style image, HWC uint8 RGB; `hint` as for `load_picture`.
+    """Load a style image, HWC uint8 RGB; `hint` as for `load_picture`.
 
     Raises:
-        ImageError: it can't be read, or is too small to hold a style.
+        ImageError: it can't be read, or a side is under 32 pixels.
     """
     image = load_image(path, hint=hint)
     height, width = image.shape[:2]
@@ -123,10 +124,10 @@ def load_style(path: str | os.PathLike[str], *, hint: int | None = None) -> Arra
 
 
 def image_names(folder: str | os.PathLike[str]) -> list[str]:
-    """The files below a folder whose suffix is that of an image; hidden ones left out.
+    """List the files below a folder that have the suffix of an image and are not hidden.
 
     Returns:
-        Names relative to the folder with `/` between the parts, sorted.
+        Sorted names, relative to the folder, with `/` between the parts.
     """
     found: list[str] = []
     endings = tuple(READ_SUFFIXES)
@@ -142,7 +143,7 @@ def image_names(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def image_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """The paths of `image_names`."""
+    """List the paths of the files that `image_names` finds."""
     return [Path(folder, name) for name in image_names(folder)]
 
 
@@ -154,7 +155,12 @@ def encode_image(
     exif: bytes | None = None,
     quality: int = 95,
 ) -> bytes:
-    """The bytes of a file with `image` (HWC uint8 RGB) in the format that `suffix` names.
+    """Encode `image` (HWC uint8 RGB) in the format that `suffix` names; return the file's bytes.
+
+    Args:
+        alpha: HW uint8; JPEG drops it.
+        exif: EXIF block to embed where the format has room for it.
+        quality: quality of JPEG and WebP, 1 to 100.
 
     Raises:
         ImageError: no format has that suffix, or the format can't hold an image of that size.
@@ -172,7 +178,7 @@ def encode_image(
     if form in ("JPEG", "WEBP"):
         options["quality"] = quality
     if form == "JPEG":
-        options["subsampling"] = 0  # thin coloured strokes are what the picture is made of
+        options["subsampling"] = 0  # keeps thin coloured strokes sharp
     if form == "TIFF":
         options["compression"] = "tiff_lzw"
     if exif and len(exif) <= _MOST_EXIF and form in ("JPEG", "PNG", "WEBP", "TIFF"):
@@ -198,10 +204,10 @@ def save_image(
 ) -> None:
     """Write `image` (HWC uint8 RGB) in the format that the suffix of `path` names.
 
-    JPEG has no alpha and drops it. The file appears whole or not at all.
+    Arguments are those of `encode_image`. The file appears whole or not at all.
 
     Raises:
-        ImageError: unknown suffix. NstError: the target can't be written.
+        ImageError: as from `encode_image`. NstError: the target can't be written.
     """
     data = encode_image(image, Path(path).suffix, alpha=alpha, exif=exif, quality=quality)
     with replacing(path) as beside:
@@ -209,7 +215,7 @@ def save_image(
 
 
 def resize_image(image: Array, size: tuple[int, int]) -> Array:
-    """`image` (HWC or HW uint8) at `size` = (height, width), Lanczos with antialiasing."""
+    """Resize `image` (HWC or HW uint8) to `size` = (height, width): Lanczos with antialiasing."""
     if image.shape[:2] == size:
         return image
     height, width = size
@@ -218,21 +224,21 @@ def resize_image(image: Array, size: tuple[int, int]) -> Array:
 
 
 def resize_short(image: Array, side: int) -> Array:
-    """`image` with its short side at `side` pixels, its shape kept."""
+    """Resize `image` so that its short side has `side` pixels; keep the aspect ratio."""
     height, width = image.shape[:2]
     scale = side / min(height, width)
     return resize_image(image, (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
 def resize_long(image: Array, side: int) -> Array:
-    """`image` with its long side at `side` pixels, its shape kept."""
+    """Resize `image` so that its long side has `side` pixels; keep the aspect ratio."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     return resize_image(image, (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
 def center_square(image: Array, side: int) -> Array:
-    """The middle square of `image` at `side` × `side` pixels."""
+    """Cut out the central square of `image` and resize it to `side` × `side` pixels."""
     height, width = image.shape[:2]
     edge = min(height, width)
     top, left = (height - edge) // 2, (width - edge) // 2
@@ -248,8 +254,8 @@ def _open(source: Source, hint: int | None) -> Image.Image:
     try:
         file = Image.open(stream())
     except Image.DecompressionBombError:
-        # Pillow refuses by the size before `draft`, which bounds what a JPEG takes; not so a
-        # progressive one, of which libjpeg holds all coefficients.
+        # Pillow checks the full size, but `draft` bounds the memory of a JPEG: try it first. A
+        # progressive JPEG stays refused, because libjpeg holds all its coefficients.
         with contextlib.suppress(SyntaxError):
             jpeg = JpegImageFile(stream())
             jpeg.draft(None, (hint, hint))
@@ -264,14 +270,14 @@ def _open(source: Source, hint: int | None) -> Image.Image:
 
 
 def _decode(file: Image.Image) -> Picture:
-    file.load()  # a truncated file fails here, not somewhere later
+    file.load()  # so that a truncated file fails here
     icc = file.info.get("icc_profile")
     exif = _kept_exif(file)
     picture = file
     try:
-        if file.getexif().get(0x0112, 1) != 1:  # else it would copy
+        if file.getexif().get(0x0112, 1) != 1:  # exif_transpose always copies
             picture = ImageOps.exif_transpose(file)
-    except Exception:  # good pixels outrank damaged EXIF
+    except Exception:  # damaged EXIF must not lose good pixels
         picture = file
     alpha = None
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
@@ -290,17 +296,17 @@ def _kept_exif(file: Image.Image) -> bytes | None:
                 table = whole.get_ifd(tag) if tag in (0x8769, 0x8825) else None
                 kept[tag] = table or whole[tag]
         return kept.tobytes() if len(kept) else None
-    except Exception:  # good pixels outrank damaged EXIF
+    except Exception:  # damaged EXIF must not lose good pixels
         return None
 
 
 def _to_8_bit(picture: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float grey images as 8-bit grey; others as they are."""
+    """Convert 16-bit, 32-bit and float grey images to 8-bit grey; return others unchanged."""
     if not picture.mode.startswith(("I", "F")):
         return picture
     samples = np.nan_to_num(np.asarray(picture, dtype=np.float64))
     if picture.mode == "F":
-        # Float files carry either 0–1 or 0–255; no photograph spans only the lowest step of 255.
+        # Float files hold either 0–1 or 0–255; no photograph lies below level 1 of 255.
         top = 1.0 if samples.max(initial=0.0) <= 1.0 else 255.0
     else:
         top = 65535.0 if picture.mode.startswith("I;16") or samples.max(initial=0) > 255 else 255.0
@@ -317,13 +323,13 @@ def _to_srgb(picture: Image.Image, icc: bytes | None) -> Image.Image:
         try:
             converted = _to_srgb_from(icc, picture.mode).apply(picture)
         except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
-            converted = None  # a broken profile is worth less than the pixels
+            converted = None  # a broken profile must not lose the pixels
         if converted is not None:
             return converted
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-@lru_cache(maxsize=16)  # making it takes as long as using it, and most files share a few profiles
+@lru_cache(maxsize=16)  # building takes as long as applying, and most files share a few profiles
 def _to_srgb_from(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform:
     profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
     return ImageCms.ImageCmsTransform(profile, _SRGB, mode, "RGB")

@@ -1,4 +1,4 @@
-"""Photographs to judge by: those that ship inside installed packages, or a user's own."""
+"""Loads photographs for training and evaluation: from installed packages, or a user's own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALLEST_PHOTOGRAPH = 64  # smaller files are icons, not photographs
 
 
 def held_out() -> list[Array]:
-    """Photographs that no training ever sees, HWC uint8 RGB.
+    """Load the photographs that no training ever sees, HWC uint8 RGB.
 
     Raises:
         MissingExtraError: scikit-image, which carries them, isn't installed.
@@ -49,7 +49,7 @@ def validation_photographs() -> list[Array]:
 
 
 def training_photographs() -> list[Array]:
-    """The colour photographs of the built-in content, HWC uint8 RGB.
+    """Load the colour photographs of the built-in content, HWC uint8 RGB.
 
     Raises:
         MissingExtraError: scikit-image or scikit-learn, which carry them, isn't installed.
@@ -60,16 +60,17 @@ def training_photographs() -> list[Array]:
 def load_photographs(
     sources: Sequence[Path], most: int | None = None
 ) -> tuple[list[Array], list[ImageError]]:
-    """Photographs from files, and from folders with all that is below them.
+    """Load photographs from files, and from folders and all their subfolders.
 
     Args:
-        most: how many at most, spread evenly over those that were found.
+        sources: paths of files and folders.
+        most: largest number to load, spread evenly over those found; None for all.
 
     Returns:
-        The photographs, HWC uint8 RGB, and why each of the others was left out.
+        The photographs, HWC uint8 RGB, and an error for each file that was skipped.
 
     Raises:
-        NstError: a source does not exist, or there is no photograph that can be read.
+        NstError: a source does not exist, or no photograph can be read.
     """
     paths = [path for source in sources for path in _expand(source)]
     if most is not None and len(paths) > most:
@@ -101,7 +102,7 @@ def load_photographs(
 
 
 def packaged(name: str) -> Path:
-    """A file inside an installed package, found without importing the package.
+    """Find a file inside an installed package, without importing the package.
 
     Raises:
         MissingExtraError: the package isn't installed.
@@ -118,7 +119,7 @@ def packaged(name: str) -> Path:
 
 
 def _expand(source: Path) -> list[Path]:
-    """The images below a folder in the order of their names, or the file itself."""
+    """List the images below a folder, sorted by name, or the file itself."""
     if not os.path.isdir(source):
         if not os.path.exists(source):
             raise NstError(f"{source} does not exist: name a folder or files of photographs")

@@ -1,4 +1,4 @@
-"""The optimiser of pixels (Gatys et al. 2016): the reference, and the teacher."""
+"""Optimisation of an image's pixels (Gatys et al. 2016): the reference, and the teacher."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from nst.perceptual.losses import PerceptualLoss, build_objective
 from nst.perceptual.tensors import to_image, to_images, to_tensor
 from nst.system.devices import memory_advice, pick_device
 
-SMALLEST_CONTENT = 32  # VGG halves four times before its last layers
-AT_ONCE = {"cpu": 1, "cuda": 16}  # more images at once would not go faster
+SMALLEST_CONTENT = 32  # pixels; VGG halves four times before its last layers
+AT_ONCE = {"cpu": 1, "cuda": 16}  # more images at once are not faster
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class OptimizeProgress:
     """One step of the optimiser.
 
     Attributes:
-        step, steps: counted over all sizes, from 1.
-        size: (height, width) now at work.
+        step, steps: step now done, counted over all sizes from 1, and their number.
+        size: (height, width) of the image at this stage.
         content_loss, style_loss, tv_loss, total_loss: weighted, of the best image so far.
-        seconds_left: at this size, as estimated now.
+        seconds_left: estimated time for the remaining steps at this size.
         image: a function that renders the best image so far, HWC uint8 RGB.
     """
 
@@ -50,12 +50,13 @@ class OptimizeProgress:
 
 @dataclass(frozen=True)
 class BatchProgress:
-    """One step of the optimiser on the images that are at work together.
+    """One step of the optimiser on a batch of images.
 
     Attributes:
-        first: the first of them, counted among all from 0; the others follow it.
-        step, steps: from 1. A batch that the GPU can't hold begins again with fewer images.
-        total_losses: weighted, of the best images so far: one for each.
+        first: index of the batch's first image among all; the others follow it.
+        step, steps: step now done, counted from 1, and their number. A batch that the GPU can't
+            hold begins again with fewer images.
+        total_losses: weighted, of the best images so far, one for each.
         images: a function that renders the best images so far, each HWC uint8 RGB.
     """
 
@@ -76,18 +77,21 @@ def optimize(
     """Repaint `content` by gradient descent on its pixels (Gatys et al. 2016, section 2.3).
 
     Pixels stay within [0, 255] at every step, and a step is one evaluation of the losses.
+    Ctrl-C (KeyboardInterrupt) ends the run early; the best image so far is then returned.
 
     Args:
-        content, styles: HWC uint8 RGB.
-        callback: called at every step. Ctrl-C (KeyboardInterrupt) ends the run with what there is.
-        objective: one that stands ready for `styles` and `config` on the device; it saves time.
+        content: HWC uint8 RGB.
+        styles: images, each HWC uint8 RGB.
+        callback: called after every step.
+        objective: an existing objective for `styles` and `config` on the device, to save time.
 
     Returns:
-        HWC uint8 RGB at the last of `config.sizes` (the long side), or at the content's own size.
+        HWC uint8 RGB whose long side is the last of `config.sizes`, or of the content's own size.
 
     Raises:
-        UsageError: the content is too small for VGG. NstError: the losses are not finite, or
-        there is no CUDA device where one is asked for.
+        UsageError: there is no style image, or the content is too small for VGG.
+        NstError: the losses are not finite, the memory is too small, or the config names cuda and
+            there is no CUDA device.
     """
     config = config or OptimizeConfig()
     if not styles:
@@ -110,7 +114,7 @@ def optimize(
             if pixels.shape != target.shape:
                 shape = target.shape[-2:]
                 pixels = F.interpolate(pixels, shape, mode="bicubic", align_corners=False)
-            with memory_advice("lower --size"):
+            with memory_advice("lower the size of the image"):
                 _repaint(pixels, target, objective, config, index, callback, finish)
     except KeyboardInterrupt:
         pass
@@ -124,22 +128,25 @@ def optimize_batch(
     callback: Callable[[BatchProgress], bool | None] | None = None,
     at_once: int | None = None,
 ) -> list[Array]:
-    """Repaint many images as `optimize` does each alone, with L-BFGS from the content.
+    """Repaint many images in batches, each as `optimize` does alone: L-BFGS from the content.
+
+    Ctrl-C (KeyboardInterrupt) is left to the caller.
 
     Args:
         contents: HWC uint8 RGB, all of one shape.
-        objective: its device does the work.
+        objective: objective to minimise, on the device to compute on.
         iterations: steps for each image.
-        callback: called at every step; where it returns True, the images that are at work stay as
-            they now are, and the next begin. Ctrl-C (KeyboardInterrupt) is the caller's.
-        at_once: images in a batch, at most; None for 1 on a CPU and 16 on a GPU. Where the GPU's
-            memory is too small for them, it is halved.
+        callback: called after every step; if it returns True, the current batch ends with its best
+            images so far, and the next begins.
+        at_once: largest number of images in a batch; None for 1 on a CPU and 16 on a GPU. It is
+            halved while the GPU's memory is too small.
 
     Returns:
         HWC uint8 RGB, one for each of `contents`.
 
     Raises:
-        UsageError: `contents` differ in shape or are too small for VGG, or a number is below 1.
+        UsageError: `contents` differ in shape or are too small for VGG, or `iterations` or
+            `at_once` is below 1.
         NstError: the losses are not finite, or the GPU has too little memory for one image.
     """
     device = objective.vgg.mean.device
@@ -153,14 +160,14 @@ def optimize_batch(
     while len(done) < len(contents):
         batch = contents[len(done) : len(done) + at_once]
         _check_size(batch[0])
-        with memory_advice("use --device cpu"):
+        with memory_advice("use the CPU (device cpu)"):
             try:
                 done += _repaint_batch(batch, objective, iterations, len(done), callback)
                 continue
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
-        at_once = len(batch) // 2  # outside of the handler, which holds the batch in memory
+        at_once = len(batch) // 2  # outside the handler, which keeps the batch in memory
         torch.cuda.empty_cache()
     return done
 
@@ -172,7 +179,7 @@ def _check_size(image: Array) -> None:
 
 
 def _finish(keep: KeepColor | None, contents: Sequence[Array], pixels: Tensor) -> Array:
-    """The picture; where its luminance alone was painted, in the colours of the content."""
+    """Convert to an image; give it the content's colours if its luminance alone was optimised."""
     image = to_image(pixels)
     if keep != "luminance":
         return image
@@ -200,7 +207,7 @@ def _repaint(
     callback: Callable[[OptimizeProgress], None] | None,
     finish: Callable[[Tensor], Array],
 ) -> None:
-    """`optimize` at one size: `pixels` [1, 3, H, W] change in place; `finish` renders them."""
+    """Optimise `pixels` [1, 3, H, W] in place, at one size; `finish` renders them."""
     learning_rate = None if config.optimizer == "lbfgs" else config.learning_rate
     started = time.monotonic()
     descent = _descend(pixels, content, objective, config.iterations, learning_rate)
@@ -231,7 +238,7 @@ def _repaint_batch(
     first: int,
     callback: Callable[[BatchProgress], bool | None] | None,
 ) -> list[Array]:
-    """`optimize_batch` on what is at work at once."""
+    """Repaint one batch of `optimize_batch`."""
     target = torch.cat([to_tensor(content) for content in contents]).to(objective.vgg.mean.device)
     pixels = target.clone()
     for step, terms in enumerate(_descend(pixels, target, objective, iterations), start=1):
@@ -249,9 +256,9 @@ def _descend(
     iterations: int,
     learning_rate: float | None = None,
 ) -> Iterator[Tensor]:
-    """Steps of L-BFGS, or of Adam at `learning_rate`, on `pixels` [B, 3, H, W] in place.
+    """Optimise `pixels` [B, 3, H, W] in place, by L-BFGS or by Adam with `learning_rate`.
 
-    They are at every time the best that was seen. Yields after each step their weighted terms:
+    `pixels` always hold the best images so far. Yields their weighted terms after each step:
     content, style, TV and total loss, [4, B].
     """
     targets = objective.content_features(contents)
@@ -282,7 +289,7 @@ def _descend(
 
 
 class _Adam:
-    """Adam inside [0, 255]; `x` is the best that was seen, each sample's own."""
+    """Adam inside [0, 255]; `x` holds each sample's best values so far."""
 
     def __init__(
         self, x: Tensor, function: Callable[[Tensor], tuple[Tensor, Tensor]], learning_rate: float
@@ -294,7 +301,7 @@ class _Adam:
         self._losses, self._gradients = function(x)
 
     def step(self) -> Tensor:
-        """One evaluation. Returns which samples are better than before, bool [B]."""
+        """Evaluate once; return which samples are better than their best so far, bool [B]."""
         self._now.grad = self._gradients
         self._adam.step()
         self._now.clamp_(0, 255)

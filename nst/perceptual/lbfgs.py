@@ -1,4 +1,4 @@
-"""L-BFGS inside a box: the optimiser of pixels."""
+"""L-BFGS with box constraints, the optimiser of pixels."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-FIRST_MOVE = 3.0  # levels that the first step moves a pixel, in the mean
-SUFFICIENT = 1e-4  # share of the promised descent that a step must keep (Armijo)
+FIRST_MOVE = 3.0  # levels by which the first step changes a pixel, on average
+SUFFICIENT = 1e-4  # share of the predicted descent that a step must reach (Armijo)
 
 
 class BoxLBFGS:
-    """Limited-memory BFGS on a batch, with all values kept in [low, high], and descent throughout.
+    """Limited-memory BFGS on a batch, with all values in [low, high], that only ever descends.
 
-    One step is one evaluation of the function. Every sample goes its own way: its history, its
-    step's length and what is accepted depend on no other. A move that does not descend is taken
-    back and tried again, shorter, with the next evaluation; so `x` is always the best that was
-    seen. Clipping at every step is what Johnson et al. (2016, section 4.1) do for their baseline;
-    values at a bound that want to leave the box are left out of the direction (Bertsekas 1982).
-    Nothing here waits for a GPU.
+    One step is one evaluation of the function. Samples are independent: the history, the step
+    length and the acceptance of one depend on no other. A move that does not descend is undone and
+    retried with a shorter length by the next evaluation, so `x` always holds the best values so
+    far. Johnson et al. (2016, section 4.1) also clip at every step of their baseline; values at a
+    bound whose descent leaves the box are excluded from the direction (Bertsekas 1982). No
+    operation synchronises with a GPU.
 
     Args:
-        x: the start, [B, ...] with N values in a sample; changed in place.
-        function: of a tensor like x, to (losses [B], gradients like x). A loss that isn't finite
-            is a move that does not descend.
-        low, high: the box.
-        history: pairs that are remembered, [B, 2·history, N] values in all.
+        x: start, [B, ...] with N values in a sample; changed in place.
+        function: maps a tensor like x to (losses [B], gradients like x). A move to a loss that is
+            not finite does not descend.
+        low, high: bounds of the values.
+        history: number of pairs to keep; they take [B, 2·history, N] values.
 
     Attributes:
-        x: the best so far.
-        losses: its losses, float64 [B].
+        x: best values so far.
+        losses: losses of `x`, float64 [B].
     """
 
     def __init__(
@@ -46,19 +46,19 @@ class BoxLBFGS:
         losses, gradients = function(self.x)
         self.losses, self._gradients = losses.double(), gradients.flatten(1)
         count, size = self._gradients.shape
-        # The literature's s, how x moved, in the upper half; y, how the gradient changed, below.
+        # First half: s of the literature, moves of x. Second half: y, changes of the gradient.
         self._pairs = self._gradients.new_zeros(count, 2 * history, size)
         self._products = self.losses.new_zeros(count, 2 * history, 2 * history)
         self._samples = torch.arange(count, device=x.device)
-        self._kept = torch.zeros_like(self._samples)  # pairs since the last new beginning
+        self._kept = torch.zeros_like(self._samples)  # pairs since the last restart
         self._lengths = torch.ones_like(self.losses)
-        self._aim()
+        self._update_directions()
 
     def step(self) -> Tensor:
-        """One evaluation: move, or shorten the next try.
+        """Evaluate once: move, or shorten the next trial.
 
         Returns:
-            Which samples moved, bool [B].
+            The samples that moved, bool [B].
         """
         x = self.x.flatten(1)
         tried = x + self._lengths[:, None].to(x) * self._directions
@@ -66,22 +66,22 @@ class BoxLBFGS:
         losses, gradients = self.function(tried.view_as(self.x))
         losses, gradients = losses.double(), gradients.flatten(1)
         moves = tried - x
-        promised = _dot(moves, self._gradients)
-        moved = losses <= self.losses + SUFFICIENT * promised.clamp(max=0)
-        self._shorten(moved, losses, promised)
+        predicted = _dot(moves, self._gradients)
+        moved = losses <= self.losses + SUFFICIENT * predicted.clamp(max=0)
+        self._shorten(moved, losses, predicted)
         self._remember(moved, moves, gradients - self._gradients)
         self.x.copy_(torch.where(moved[:, None], tried, x).view_as(self.x))
         self.losses = torch.where(moved, losses, self.losses)
         self._gradients = torch.where(moved[:, None], gradients, self._gradients)
-        self._aim()  # which changes nothing for a sample that neither moved nor began anew
+        self._update_directions()  # no change for a sample that neither moved nor restarted
         return moved
 
-    def _shorten(self, moved: Tensor, losses: Tensor, promised: Tensor) -> None:
-        """Where a parabola through both losses is lowest, within a tenth to a half."""
-        bend = losses - self.losses - promised
-        best = torch.where(bend.isfinite() & (bend > 0), -promised / (2 * bend), 0.1)
+    def _shorten(self, moved: Tensor, losses: Tensor, predicted: Tensor) -> None:
+        """Shorten to the minimum of a parabola through both losses, by a factor of 0.1 to 0.5."""
+        bend = losses - self.losses - predicted
+        best = torch.where(bend.isfinite() & (bend > 0), -predicted / (2 * bend), 0.1)
         lengths = self._lengths * best.clamp(0.1, 0.5)
-        misled = ~moved & (lengths < 1e-6)  # by the curvature that is remembered
+        misled = ~moved & (lengths < 1e-6)  # by old curvature: forget it
         self._kept.masked_fill_(misled, 0)
         self._lengths = lengths.masked_fill(moved | misled, 1.0)
 
@@ -100,8 +100,8 @@ class BoxLBFGS:
             self._products.mT[place] = product
         self._kept += fit
 
-    def _aim(self) -> None:
-        """The next directions, downhill."""
+    def _update_directions(self) -> None:
+        """Compute the next descent directions."""
         x, gradients = self.x.flatten(1), self._gradients
         leaving = ((x <= self.low) & (gradients > 0)) | ((x >= self.high) & (gradients < 0))
         gradients = gradients.masked_fill(leaving, 0)
@@ -113,9 +113,9 @@ class BoxLBFGS:
         self._directions = torch.where(downhill[:, None], directions, steepest)
 
     def _quasi_newton(self, gradients: Tensor) -> Tensor:
-        """-H g, without a loop (Byrd, Nocedal and Schnabel 1994, theorem 2.2).
+        """Compute -H g without a loop (Byrd, Nocedal and Schnabel 1994, theorem 2.2).
 
-        Of no use for a sample without history.
+        The result is undefined for a sample without history.
         """
         history = self.history
         ages = self._kept[:, None] - history + torch.arange(history, device=gradients.device)
@@ -138,5 +138,5 @@ class BoxLBFGS:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Of each row of a with the same of b: float64 [B]."""
+    """Multiply each row of `a` with that of `b`; return the dot products, float64 [B]."""
     return (a * b).sum(1).double()

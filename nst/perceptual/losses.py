@@ -17,15 +17,15 @@ from nst.perceptual.style_image import style_pieces
 from nst.perceptual.tensors import to_tensor
 from nst.perceptual.vgg import VGG19Features
 
-BALANCE_SIDE = 96  # photographs are measured as middle squares of this side
-# The style term of an image without any of the style, over the variance of photographs' content
-# features: chosen by eye on ten paintings.
+BALANCE_SIDE = 96  # side of the central squares of photographs that are measured
+# Style term of an image that has none of the style, divided by the variance of photographs' content
+# features; chosen by eye on ten paintings.
 STYLE_SHARE = 9.0
-FAINTEST = 0.01  # of photographs' Gram energy: a plain style image must not weigh endlessly
+FAINTEST = 0.01  # share of photographs' Gram energy; bounds the weights of a flat style image
 
 
 def gram_matrix(features: Tensor) -> Tensor:
-    """Correlations between channels (Gatys et al. 2016, eq. 3), divided by C·H·W.
+    """Compute the correlations between channels (Gatys et al. 2016, eq. 3), divided by C·H·W.
 
     Args:
         features: [B, C, H, W], any float type.
@@ -38,10 +38,10 @@ def gram_matrix(features: Tensor) -> Tensor:
 
 
 class _Gram(torch.autograd.Function):
-    """Gram matrices whose gradient keeps the features' layout and type.
+    """Gram matrices whose gradient keeps the memory format and the type of the features.
 
-    Autograd would multiply in float32 and leave a gradient of the other layout, which is as slow as
-    half of VGG-19 on a GPU.
+    Autograd would multiply in float32 and give a gradient in the other memory format, which
+    takes as long as half of VGG-19 on a GPU.
     """
 
     @staticmethod
@@ -49,7 +49,7 @@ class _Gram(torch.autograd.Function):
         _, c, h, w = features.shape
         ctx.save_for_backward(features)
         ctx.scale = 1 / (c * h * w)
-        flat = features.flatten(2)  # no copy in channels_last either
+        flat = features.flatten(2)  # also a view in channels_last
         with torch.autocast(features.device.type, enabled=False):
             if flat.dtype == torch.bfloat16 and flat.is_cuda and torch.version.hip is None:
                 gram = torch.bmm(flat, flat.mT, out_dtype=torch.float32)
@@ -62,7 +62,7 @@ class _Gram(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (features,) = ctx.saved_tensors
         flat = features.flatten(2)
-        # float16 has no room for numbers as small as these.
+        # Numbers as small as these underflow in float16.
         flat = flat.float() if flat.dtype == torch.float16 else flat
         both = ((gradient + gradient.mT) * ctx.scale).to(flat.dtype)
         last = features.stride(1) == 1
@@ -74,7 +74,7 @@ class ContentLoss(nn.Module):
     """Mean squared difference of activations (Johnson et al. 2016, eq. 2), one per image: [B]."""
 
     def forward(self, features: Tensor, target: Tensor) -> Tensor:
-        # A mean would hand back a gradient of the other layout than channels_last.
+        # The gradient of a mean would not keep channels_last.
         count = features[0].numel()
         return _wide(features).sub(_wide(target)).square().sum(dim=(1, 2, 3)) / count
 
@@ -82,8 +82,8 @@ class ContentLoss(nn.Module):
 class StyleLoss(nn.Module):
     """Mean squared difference of Gram matrices, one per image: [B].
 
-    Gatys et al. (2016, eq. 4) and Johnson et al. (2016, eq. 4) sum the squares under other
-    constant factors; the mean keeps layers of different width comparable.
+    Gatys et al. (2016, eq. 4) and Johnson et al. (2016, eq. 4) sum the squares with other constant
+    factors; the mean keeps layers of different width comparable.
 
     Args:
         target: the style's Gram matrix, [C, C].
@@ -114,7 +114,7 @@ class TVLoss(nn.Module):
 
 @dataclass(frozen=True)
 class Losses:
-    """Weighted terms of the objective, a number per image: each a tensor [B]."""
+    """Weighted terms of the objective: each a tensor [B], one number per image."""
 
     content_loss: Tensor
     style_loss: Tensor
@@ -126,13 +126,16 @@ class Losses:
 
 
 class PerceptualLoss(nn.Module):
-    """The weighted sum that trainer, optimiser and score share.
+    """The weighted sum of losses that trainer, optimiser and score share.
 
     Args:
         styles: style images, each float [1, 3, H, W] RGB in [0, 255].
-        style_weights: one per style; the Gram matrices are averaged by them.
+        style_weights: one per style, to average the Gram matrices; empty for equal parts.
         config: layers, weights and the VGG-19 to use.
-        vgg: that VGG-19, if it is loaded already.
+        vgg: the VGG-19 of `config`, if it is loaded already.
+
+    Raises:
+        UsageError: `style_weights` do not fit the styles. And as from `VGG19Features`.
     """
 
     weights: Tensor
@@ -154,22 +157,22 @@ class PerceptualLoss(nn.Module):
             for style, share in zip(styles, shares, strict=True):
                 for layer, features in self.vgg(style, self.config.style_layers).items():
                     grams[layer] = grams.get(layer, 0) + share * gram_matrix(features)[0]
-        # A weighted mean of targets pulls exactly as a weighted sum of losses does.
+        # A weighted mean of targets has the gradient of a weighted sum of losses.
         self.style_losses = nn.ModuleDict({name: StyleLoss(gram) for name, gram in grams.items()})
         fixed = self.config.style_weight
         weights = self._balance() if fixed is None else dict.fromkeys(grams, fixed)
-        # On the device: a recorded step must find those of the next style.
+        # A buffer on the device: a captured CUDA graph then sees the next style's weights.
         self.register_buffer("weights", torch.tensor(list(weights.values())).to(self.vgg.mean))
         self.content = ContentLoss()
         self.tv = TVLoss()
 
     @torch.no_grad()
     def _balance(self) -> dict[str, float]:
-        """Weights of the style layers under which every style pulls alike.
+        """Compute weights of the style layers that give every style the same strength.
 
-        A layer counts by the relative error of its Gram matrix, |G - A|² / |A|², and all together
-        by the magnitude of photographs' content features: a painting of high contrast doesn't
-        drown the content, and a soft one isn't lost.
+        A layer counts by the relative error of its Gram matrix, |G - A|² / |A|², and the sum is
+        scaled by the variance of photographs' content features. So a style image of high contrast
+        does not hide the content, and one of low contrast still has an effect.
         """
         config, device = self.config, self.vgg.mean.device
         squares = [center_square(photo, BALANCE_SIDE) for photo in training_photographs()]
@@ -188,20 +191,20 @@ class PerceptualLoss(nn.Module):
 
     @property
     def layer_weights(self) -> dict[str, float]:
-        """What the loss of each style layer is multiplied by."""
+        """Return the weight of each style layer's loss."""
         return dict(zip(self.style_losses, self.weights.tolist(), strict=True))
 
     @torch.no_grad()
     def aim_at(self, other: PerceptualLoss) -> None:
-        """Take over the style of another objective: its Gram matrices and their weights."""
+        """Copy the style of another objective: its Gram matrices and their weights."""
         for name in ("weights", *(f"style_losses.{layer}.target" for layer in self.style_losses)):
             self.get_buffer(name).copy_(other.get_buffer(name))
 
     @torch.no_grad()
     def content_features(self, content: Tensor) -> dict[str, Tensor]:
-        """The targets of `forward` for `content`, float [B, 3, H, W] RGB in [0, 255].
+        """Compute the targets of `forward` for `content`, float [B, 3, H, W] RGB in [0, 255].
 
-        Where colours are kept by the luminance alone, `content` counts without them.
+        If the config keeps colours by `luminance`, `content` is converted to grey first.
         """
         if self.config.keep_color == "luminance":
             luma = content.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # BT.601
@@ -209,7 +212,7 @@ class PerceptualLoss(nn.Module):
         return self.vgg(content, self.config.content_layers)
 
     def forward(self, image: Tensor, content_features: Mapping[str, Tensor]) -> Losses:
-        """The losses of `image`, float [B, 3, H, W] RGB in [0, 255]."""
+        """Compute the losses of `image`, float [B, 3, H, W] RGB in [0, 255]."""
         config = self.config
         features = self.vgg(image)
         zero = image.new_zeros(len(image), dtype=torch.float32)
@@ -231,13 +234,16 @@ def build_objective(
     vgg: VGG19Features | None = None,
     photographs: Sequence[Array] = (),
 ) -> PerceptualLoss:
-    """The objective for style images, HWC uint8 RGB of any size and shape.
+    """Build the objective for style images of any size and shape.
 
     Args:
+        styles: images, each HWC uint8 RGB.
         style_weights: one per style; empty for equal parts.
-        vgg: of another objective with the same layers, to share.
-        photographs: HWC uint8 RGB, whose colours the styles take on where the config asks for it;
-            those that are built in, if there are none.
+        config: options of the objective.
+        device: device of the objective.
+        vgg: VGG-19 of another objective with the same layers, to share.
+        photographs: HWC uint8 RGB, the colours that the styles get if `config.keep_color` is set;
+            empty for the built-in ones.
     """
     if config.keep_color is not None:
         models = photographs or training_photographs()

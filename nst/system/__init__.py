@@ -1,1 +1,1 @@
-"""Tells which devices, CPU features and limits this process has."""
+"""Reports the devices, the CPU features and the limits of this process."""

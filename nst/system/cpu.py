@@ -1,4 +1,7 @@
-"""The CPU's name and the instructions that it has."""
+"""The CPU's name and its instruction sets.
+
+psutil reports neither, and py-cpuinfo is unmaintained and runs generated machine code to find them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 
 from nst.system.quota import read_text
 
-# What decides how fast convolutions and 8-bit arithmetic are: x86 first, then Arm.
+# Instruction sets that speed up convolutions and 8-bit arithmetic: x86 first, then Arm.
 FEATURES = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve"),
@@ -19,7 +22,7 @@ FEATURES = (
 
 
 def read_cpu() -> tuple[str, set[str]]:
-    """Name and feature flags of the CPU, of which `FEATURES` are some; empty where unknown."""
+    """Return the CPU's name and all its feature flags; empty where unknown."""
     name, features = "", set[str]()
     if sys.platform == "linux":
         name, features = parse_cpuinfo(read_text(Path("/proc/cpuinfo")))
@@ -41,17 +44,19 @@ def read_cpu() -> tuple[str, set[str]]:
 
 
 def parse_cpuinfo(text: str) -> tuple[str, set[str]]:
-    """Name and feature flags of the first CPU in the text of /proc/cpuinfo."""
+    """Return the name and the feature flags of the first CPU in the text of /proc/cpuinfo."""
     fields = dict(re.findall(r"^([^\t:]+?)\s*: *(.*)$", text.partition("\n\n")[0], re.M))
     flags = fields.get("flags") or fields.get("Features") or ""
     return fields.get("model name", "").strip(), set(flags.split())
 
 
 def sysctl(*names: str) -> str:
+    """Return macOS's values of `names`, separated by spaces; empty if one is unknown."""
     return " ".join(output(["sysctl", "-n", *names]).split())
 
 
 def output(command: list[str]) -> str:
+    """Return a program's standard output; empty if it is missing, fails or takes over 10 s."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

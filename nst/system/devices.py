@@ -1,8 +1,7 @@
-"""Which torch device to compute on."""
+"""Picks the torch device, limits its memory and measures it."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,13 +9,14 @@ import torch
 
 from nst.config import Device
 from nst.errors import NstError, UsageError
+from nst.system.memory import peak_rss
 
 
 def pick_device(name: Device) -> torch.device:
-    """`auto` is CUDA where it works, else the CPU.
+    """Return the torch device of a name; `auto` is CUDA if it works, else the CPU.
 
     Raises:
-        UsageError: an unknown name. NstError: `cuda` without a CUDA device.
+        UsageError: an unknown name. NstError: `cuda` without a usable CUDA device.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device is {name!r}: choose auto, cpu or cuda")
@@ -28,38 +28,38 @@ def pick_device(name: Device) -> torch.device:
         if name == "cuda":
             raise NstError(
                 f"no CUDA device can be used ({str(error).splitlines()[0]}): "
-                "use --device cpu, or check nvidia-smi"
+                "use the CPU (device cpu), or check nvidia-smi"
             ) from error
         return torch.device("cpu")
     return torch.device("cuda")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, a GPU's or the machine's."""
-    # On a CPU PyTorch raises a plain RuntimeError.
+    """Return whether an error means that the memory of a GPU or of the machine ran out."""
+    # On a CPU PyTorch raises RuntimeError itself.
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @contextmanager
-def memory_advice(mend: str) -> Iterator[None]:
-    """Turn an error of memory that ran out into one line that says `mend`."""
+def memory_advice(advice: str) -> Iterator[None]:
+    """Turn an out-of-memory error into an `NstError` that ends with `advice`."""
     try:
         yield
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
         place = "GPU" if isinstance(error, torch.OutOfMemoryError) else "machine"
-        raise NstError(f"the {place} has too little memory: {mend}") from error
+        raise NstError(f"the {place} has too little memory: {advice}") from error
 
 
 @contextmanager
 def limit_memory(most: float | None) -> Iterator[None]:
-    """Let PyTorch take at most `most` GB (10⁹ bytes) of the current GPU; None for all.
+    """Limit PyTorch to `most` GB (10⁹ bytes) of the current GPU's memory; None for no limit.
 
-    The driver's own few hundred megabytes come on top.
+    The driver takes a few hundred megabytes more.
 
     Raises:
-        UsageError: the GPU has less.
+        UsageError: the GPU has less than `most`.
     """
     if most is None:
         yield
@@ -75,12 +75,8 @@ def limit_memory(most: float | None) -> Iterator[None]:
 
 
 def peak_memory(device: torch.device) -> float | None:
-    """GB (10⁹ bytes) at the peak: of the GPU as PyTorch took it, or of the process on a CPU."""
+    """Return the peak in GB (10⁹ bytes) of what PyTorch took of a GPU, or this process of RAM."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved() / 1e9
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
+    peak = peak_rss()
+    return None if peak is None else peak / 1e9

@@ -1,37 +1,36 @@
-"""What affinity and control groups leave to this process: cores and memory."""
+"""The CPU cores and the memory that affinity and control groups leave to this process."""
 
 from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 
 def usable_cores(root: Path = Path("/")) -> float:
-    """Cores that affinity and the container's quota leave to this process."""
+    """Return how many cores affinity and the container's quota leave to this process."""
     return min([float(_affinity()), *_quotas(root)])
 
 
 def quota_threads(root: Path = Path("/")) -> int:
-    """Threads that a container's quota has room for; 0 where it leaves all cores.
+    """Return how many threads a container's quota has room for; 0 if it leaves all cores.
 
-    ONNX Runtime counts cores and knows no quotas: its threads would be stopped most of the time.
+    ONNX Runtime starts a thread per core and ignores quotas, which then stop it most of the time.
     """
     cores = usable_cores(root)
     return math.ceil(cores) if cores < _affinity() else 0
 
 
 def memory_limits(root: Path = Path("/")) -> Iterator[int]:
-    """Bytes that the control groups of this process allow."""
+    """Yield the memory limits of this process's control groups, in bytes."""
     for text in _cgroup_files(root, "memory", ("memory.max", "memory.limit_in_bytes")):
         if text.isdigit():
             yield int(text)
 
 
 def read_text(path: Path) -> str:
-    """A small file's text; empty where there is none."""
+    """Return a small file's text; empty if it can't be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:
@@ -39,11 +38,14 @@ def read_text(path: Path) -> str:
 
 
 def _affinity() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    import psutil  # here, to keep the commands' start fast
+
+    affinity = getattr(psutil.Process(), "cpu_affinity", None)  # absent on macOS
+    return len(affinity()) if affinity else os.cpu_count() or 1
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Cores that the control groups of this process allow, both versions of them."""
+    """Yield the CPU quotas of this process's control groups (version 2, then 1), in cores."""
     for text in _cgroup_files(root, "cpu", ("cpu.max",)):
         quota, _, period = text.partition(" ")
         if quota.isdigit() and period.isdigit():
@@ -56,7 +58,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _cgroup_files(root: Path, controller: str, names: tuple[str, ...]) -> list[str]:
-    """Texts of a controller's files in this process's group and in all those above it."""
+    """Return the texts of a controller's files in this process's group and its ancestors."""
     found = []
     for line in read_text(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")

@@ -16,7 +16,7 @@ UNIT = Fraction(1, 1000)
 
 
 def pictures(count: int, size: tuple[int, int] = (48, 64), seed: int = 0) -> list[Array]:
-    """Smooth colours that move, and a bright square whose place tells the frame's number."""
+    """Smooth colours that move, and a bright square whose place shows the frame's number."""
     height, width = size
     y, x = np.mgrid[:height, :width]
     rng = np.random.default_rng(seed)

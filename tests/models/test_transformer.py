@@ -1,4 +1,4 @@
-"""The network against a plain loop of torch.nn.functional calls, and its properties."""
+"""The network against a sequence of torch.nn.functional calls, and its properties."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from torch import Tensor
 
 from nst.models.config import PRESETS, Norm
 from nst.models.norm import EPSILON, NormStatistics, SubsampledRMSNorm
-from nst.models.transformer import SMALLEST, TransformerConfig, TransformerNet, steps
+from nst.models.transformer import (
+    SMALLEST_SIDE,
+    TransformerConfig,
+    TransformerNet,
+    reflection_steps,
+)
 from nst.train.engine.loop import SMALLEST_CROP
 
 
 def johnson(image: Tensor, w: dict[str, Tensor]) -> Tensor:
-    """Johnson et al.'s network as one reads it off the supplementary material."""
+    """Compute Johnson et al.'s network step by step, as in the supplementary material."""
 
     def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
         weight = w[f"{name}.weight"]
@@ -47,7 +52,7 @@ def johnson(image: Tensor, w: dict[str, Tensor]) -> Tensor:
     return conv(x, "output")[..., : image.shape[2], : image.shape[3]] * 127.5 + 127.5
 
 
-def test_matches_a_plain_loop() -> None:
+def test_johnson_matches_functional_calls() -> None:
     torch.manual_seed(0)
     network = TransformerNet(TransformerConfig(width=8, blocks=2)).double()
     for parameter in network.parameters():
@@ -58,8 +63,8 @@ def test_matches_a_plain_loop() -> None:
     torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-3)
 
 
-def folded(image: Tensor, w: dict[str, Tensor]) -> Tensor:
-    """The folded architecture, step by step; for sides that are multiples of four."""
+def subpixel(image: Tensor, w: dict[str, Tensor]) -> Tensor:
+    """Compute the architecture `subpixel` step by step; for sides that are multiples of four."""
 
     def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
         return F.conv2d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), stride)
@@ -89,19 +94,19 @@ def folded(image: Tensor, w: dict[str, Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize("norm", ["none", "subsampled_rms"])
-def test_the_folded_design_matches_a_plain_loop(norm: Norm) -> None:
+def test_subpixel_matches_functional_calls(norm: Norm) -> None:
     torch.manual_seed(0)
     network = TransformerNet(TransformerConfig(8, 3, norm, "subpixel", half_channels=4)).double()
     network = network.to(memory_format=torch.channels_last)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     image = torch.rand(2, 3, 152, 256, dtype=torch.float64) * 255
-    expected = folded(image, dict(network.state_dict()))
+    expected = subpixel(image, dict(network.state_dict()))
     torch.testing.assert_close(network(image).double(), expected, rtol=1e-4, atol=1e-3)
 
 
-def test_a_constant_field_is_painted_flat() -> None:
-    """No mesh and no dots: whatever the weights, the architecture cannot."""
+def test_a_constant_image_is_painted_flat_for_any_weights() -> None:
+    """No checkerboard and no dots."""
     torch.manual_seed(0)
     network = TransformerNet(
         TransformerConfig(8, 2, "subsampled_rms", "subpixel", half_channels=4)
@@ -117,31 +122,26 @@ SUBPIXEL = TransformerConfig(width=4, blocks=1, norm="none", architecture="subpi
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(32, 75), st.integers(32, 75), st.integers(1, 2), st.booleans())
-def test_keeps_any_size(height: int, width: int, batch: int, fold: bool) -> None:
-    network = TransformerNet(SUBPIXEL if fold else TransformerConfig(width=4, blocks=1))
+def test_keeps_any_size(height: int, width: int, batch: int, small: bool) -> None:
+    network = TransformerNet(SUBPIXEL if small else TransformerConfig(width=4, blocks=1))
     assert network(torch.zeros(batch, 3, height, width)).shape == (batch, 3, height, width)
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(32, 60), st.integers(32, 60), st.integers(1, 12))
-def test_a_rim_is_reflected_and_cut_off(height: int, width: int, export_padding: int) -> None:
+def test_export_padding_is_reflected_and_cropped(height: int, width: int, pad: int) -> None:
     torch.manual_seed(0)
     network = TransformerNet(TransformerConfig(width=4, blocks=1)).eval()
     image = torch.rand(1, 3, height, width) * 255
     with torch.no_grad():
-        expected = network(F.pad(image, [export_padding] * 4, mode="reflect"))
-        got = network(image, export_padding)
-    torch.testing.assert_close(
-        got,
-        expected[
-            ..., export_padding : export_padding + height, export_padding : export_padding + width
-        ],
-    )
+        expected = network(F.pad(image, [pad] * 4, mode="reflect"))
+        got = network(image, pad)
+    torch.testing.assert_close(got, expected[..., pad : pad + height, pad : pad + width])
 
 
 @pytest.mark.parametrize("size", [(64, 64), (60, 72), (32, 36)])
-def test_the_folded_design_sees_no_border(size: tuple[int, int]) -> None:
-    """It paints the inside of the image continued so far that nothing beyond is in sight."""
+def test_subpixel_sees_no_border(size: tuple[int, int]) -> None:
+    """It gives the inside of a larger image, extended beyond the receptive field."""
     torch.manual_seed(0)
     network = TransformerNet(TransformerConfig(4, 3, "none", "subpixel")).eval()
     image = torch.rand(2, 3, *size) * 255
@@ -157,7 +157,7 @@ def test_the_folded_design_sees_no_border(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("side", [SMALLEST_CROP, 66])
-def test_what_surrounds_an_image_is_seen_and_not_repainted(preset: str, side: int) -> None:
+def test_the_context_of_an_image_is_seen_and_not_repainted(preset: str, side: int) -> None:
     torch.manual_seed(0)
     network = TransformerNet(PRESETS[preset]).eval()
     context = network.context
@@ -178,13 +178,13 @@ def test_what_surrounds_an_image_is_seen_and_not_repainted(preset: str, side: in
 
 
 @given(st.integers(0, 300))
-def test_a_margin_is_reflected_in_steps_that_the_smallest_image_can_take(context: int) -> None:
-    parts = steps(context)
+def test_reflection_steps_fit_the_smallest_image(context: int) -> None:
+    parts = reflection_steps(context)
     assert sum(parts) == context
-    assert all(0 < part <= SMALLEST - 4 for part in parts)
+    assert all(0 < part <= SMALLEST_SIDE - 4 for part in parts)
 
 
-def test_where_means_are_nothing_it_is_instance_normalisation() -> None:
+def test_rms_norm_is_instance_norm_where_means_are_zero() -> None:
     torch.manual_seed(0)
     norm = SubsampledRMSNorm(5).double()
     torch.nn.init.normal_(norm.weight)
@@ -194,7 +194,7 @@ def test_where_means_are_nothing_it_is_instance_normalisation() -> None:
     got = norm(x, statistics)
     expected = F.instance_norm(x, weight=norm.weight, eps=EPSILON)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
-    # Handed to another image, they are the only thing that it takes from the first.
+    # Given to another image, they are all that it takes from the first.
     other = torch.randn(2, 5, 60, 28, dtype=torch.float64)
     again = norm(torch.cat([x, other], 2), NormStatistics(statistics.found()))
     torch.testing.assert_close(again[:, :, :36], got)
@@ -204,7 +204,7 @@ def test_where_means_are_nothing_it_is_instance_normalisation() -> None:
     "wrong",
     [
         {"width": 0},
-        {"half": 0},
+        {"half_channels": 0},
         {"norm": "group"},
         {"architecture": "unet"},
         {"architecture": "subpixel"},
@@ -221,8 +221,8 @@ def test_quality_is_johnsons_size() -> None:
     assert parameters == pytest.approx(1.68e6, rel=0.01)
 
 
-def test_a_constant_image_gets_no_border() -> None:
-    """Reflection padding tells the network nothing of where the edge is."""
+def test_johnson_paints_no_border_on_a_constant_image() -> None:
+    """Reflection padding does not reveal where the border is."""
     torch.manual_seed(0)
     network = TransformerNet(TransformerConfig(width=8, blocks=2)).eval()
     torch.nn.init.normal_(network.output.weight, std=0.3)
@@ -231,12 +231,12 @@ def test_a_constant_image_gets_no_border() -> None:
     assert (out - out[..., 32:33, 40:41]).abs().max() < 0.1
 
 
-def test_the_rim_is_wider_than_the_reach_of_the_last_convolution() -> None:
+def test_export_padding_covers_the_last_kernel() -> None:
     network = TransformerNet()
     assert network.output.kernel_size[0] // 2 <= network.export_padding
 
 
-def test_a_constant_image_stays_constant_to_the_border_where_it_is_folded() -> None:
+def test_subpixel_paints_no_border_on_a_constant_image() -> None:
     torch.manual_seed(0)
     network = TransformerNet(
         TransformerConfig(8, 2, "subsampled_rms", "subpixel", half_channels=4)
@@ -248,7 +248,7 @@ def test_a_constant_image_stays_constant_to_the_border_where_it_is_folded() -> N
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_rim_leaves_the_grid_of_the_strides_where_it_was(preset: str) -> None:
+def test_export_padding_is_a_multiple_of_the_stride(preset: str) -> None:
     assert TransformerNet(PRESETS[preset]).export_padding % 4 == 0
 
 

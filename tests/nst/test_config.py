@@ -1,9 +1,10 @@
-"""Options are validated once, with one line."""
+"""Invalid options are refused with one line."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,6 +29,12 @@ def test_bad_weights(name: str, value: float) -> None:
 def test_bad_style_strength(value: float) -> None:
     with pytest.raises(UsageError, match="style strength"):
         ObjectiveConfig(style_strength=value)
+
+
+@pytest.mark.parametrize("value", [64.5, 64.0, True, math.nan])
+def test_the_style_size_is_a_whole_number(value: Any) -> None:
+    with pytest.raises(UsageError, match=f"style size is {value}: give a whole number"):
+        ObjectiveConfig(style_size=value)
 
 
 def test_nothing_to_aim_at() -> None:

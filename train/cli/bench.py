@@ -1,4 +1,4 @@
-"""`nst bench`: here and not in infer, because the reference is built with torch."""
+"""`nst bench`; it is not in infer, because the untrained presets are built with torch."""
 
 from __future__ import annotations
 
@@ -41,28 +41,28 @@ def bench_command(
     ] = None,
     provider: Annotated[
         list[str] | None,
-        typer.Option(help="Where to compute, may be repeated; see nst info. Default: auto."),
+        typer.Option(help="Provider that computes; see nst info. Repeatable. Default: auto."),
     ] = None,
     size: Annotated[
         list[str] | None,
-        typer.Option(help=f"Width x height, may be repeated. Default: {', '.join(SIZES)}."),
+        typer.Option(help=f"Image size, width x height. Repeatable. Default: {', '.join(SIZES)}."),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(help="Time to measure each model at each size, at least.")
+        float, typer.Option(help="Least time to measure each model at each size, seconds.")
     ] = 2.0,
-    batch: Annotated[int, typer.Option(help="Images a call.")] = 1,
+    batch: Annotated[int, typer.Option(help="Number of images per call.")] = 1,
     threads: ThreadsOption = 0,
     reference: Annotated[
-        str, typer.Option(help="What speed-ups refer to: a preset, an ONNX file, or none.")
+        str, typer.Option(help="Model that speed-ups refer to: a preset, an ONNX file, or none.")
     ] = "quality",
-    precision: Annotated[str, typer.Option(help="Of a reference that is a preset.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="Precision of a preset as reference.")] = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Measure how fast models repaint: milliseconds, frames a second, memory, speed-up.
+    """Measure how fast models repaint: milliseconds, frames per second, memory, speed-up.
 
     The models take turns, each in a process of its own, so that a busy machine slows all alike.
-    Prints a Markdown table; progress goes to stderr.
+    The result is a Markdown table on stdout; progress goes to stderr.
     """
     from nst.infer.diagnostics.bench import BenchConfig, bench
     from nst.infer.diagnostics.machine import read_machine
@@ -77,7 +77,7 @@ def bench_command(
     check_precisions((precision,))
     models = models or []
     _check_models(models, reference)
-    machine = read_machine()  # before the work, for its load
+    machine = read_machine()  # before measuring, which adds to the load
     with tempfile.TemporaryDirectory(prefix="nst-bench-") as folder:
         candidates = _candidates(models, providers, reference, precision, Path(folder))
         with progress_bar(TextColumn("{task.fields[now]}")) as bar:
@@ -99,11 +99,11 @@ def bench_command(
 
 
 def build_preset(preset: str, precision: str, path: Path) -> None:
-    """Export a preset with random weights: speed does not depend on them.
+    """Export a preset with random weights, which do not change its speed.
 
     Raises:
-        MissingExtraError: the extra isn't installed.
-        ExportError: the untrained network does not pass the export's checks.
+        MissingExtraError: the extra `train` isn't installed.
+        ExportError: the untrained network does not pass the checks of the export.
     """
     with needs_extra("an untrained preset"):
         from nst.models.transformer import TransformerNet
@@ -113,8 +113,8 @@ def build_preset(preset: str, precision: str, path: Path) -> None:
 
 
 def table(machine: Machine, config: BenchConfig, rows: Sequence[Measurement]) -> str:
-    """A line on the circumstances, and a Markdown table of the figures."""
-    threads = f"{config.threads} threads" if config.threads else "one thread a core"
+    """Format a line about the conditions, and a Markdown table of the results."""
+    threads = f"{config.threads} threads" if config.threads else "one thread per core"
     load = "" if machine.load is None else f", load average {machine.load:.1f} before"
     line = (
         f"{machine.line}; {threads}, batches of {config.batch}{load}. Milliseconds for one image: "
@@ -162,7 +162,7 @@ def _candidates(
     precision: str,
     folder: Path,
 ) -> list[Candidate]:
-    """What is to be measured, the reference first; presets are built in `folder`."""
+    """List what to measure, the reference first; presets are built in `folder`."""
     from nst.infer.diagnostics.bench import Candidate
 
     base = (reference, precision)
@@ -193,10 +193,10 @@ def _candidates(
 
 
 def _counted(rows: Sequence[Measurement]) -> Iterator[Measurement]:
-    """The rows, with multiply-accumulates counted on the graph where onnx is installed."""
+    """Add multiply-accumulates to the rows, counted on the graph, if onnx is installed."""
     try:
         import onnx
-        from google.protobuf.message import DecodeError  # of onnx's own dependency
+        from google.protobuf.message import DecodeError  # a dependency of onnx
 
         from nst.train.export.macs import count_macs
     except ModuleNotFoundError:
@@ -204,14 +204,15 @@ def _counted(rows: Sequence[Measurement]) -> Iterator[Measurement]:
         return
     for row in rows:
         if not row.error:
-            with contextlib.suppress(ExportError, DecodeError):  # then what the file states holds
+            # On failure, the number that the file states is kept.
+            with contextlib.suppress(ExportError, DecodeError):
                 model = onnx.load(row.path, load_external_data=False)
                 row = replace(row, gmac=count_macs(model, row.size) / 1e9)
         yield row
 
 
 def _check_models(models: Sequence[Path], reference: str) -> None:
-    """Raise `ModelError` for a file that is no model, before time is spent on the others."""
+    """Raise `ModelError` for a file that is not a model, before the others are measured."""
     from nst.infer.runtime.stylizer import Stylizer
 
     if reference not in (*PRESETS, "none"):

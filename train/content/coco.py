@@ -1,4 +1,7 @@
-"""COCO's photographs: downloaded once, checked, unpacked, kept in the cache folder."""
+"""Downloads COCO's photographs once, checks them and unpacks them into the cache folder.
+
+Not by pooch: its HTTPDownloader (1.9) begins an interrupted download of 0.8 GB anew.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from nst.io.cache import cache_folder
 
 Stage = Literal["waiting", "downloading", "checking", "unpacking"]
 CHUNK = 1 << 18  # bytes
-TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # other HTTP errors stay what they are
+RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP errors that may pass
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,10 @@ class Archive:
     """A zip file on a server.
 
     Attributes:
-        size: bytes. sha256: in hexadecimal.
-        name: of the folder in it, and of the folder in the cache.
+        url: address of the file.
+        size: its bytes.
+        sha256: its SHA-256 in hexadecimal.
+        name: name of the folder in it, and of the folder in the cache.
     """
 
     url: str
@@ -53,14 +58,14 @@ VAL2017 = Archive(
 
 @dataclass(frozen=True)
 class DownloadProgress:
-    """Where a download stands.
+    """Progress of a download.
 
     Attributes:
         stage: waiting (for another process that downloads the same), downloading, checking or
             unpacking.
         done, total: bytes of this stage.
-        bytes_per_second: since the stage began.
-        seconds_left: of this stage; infinite where nothing has come yet.
+        bytes_per_second: pace since the stage began.
+        seconds_left: estimated rest of this stage; infinite before the first bytes.
     """
 
     stage: Stage
@@ -77,19 +82,22 @@ def coco_folder(
     timeout: float = 30,
     pauses: Sequence[float] = (1, 2, 4, 8),
 ) -> Path:
-    """The folder of COCO's val2017, 5,000 photographs; the first call downloads 0.8 GB.
+    """Return the folder of COCO's val2017, 5,000 photographs; the first call downloads 0.8 GB.
 
-    What an interrupted download leaves, the next call goes on from. A `val2017.zip` that was put
-    into the folder `coco` of the cache by hand is used, and like a downloaded one removed when it
-    is unpacked. Processes that call this at once wait for the first.
+    A call resumes an interrupted download. A `val2017.zip` that was put into the folder `coco` of
+    the cache by hand is used, and removed after unpacking like a downloaded one. Processes that
+    call this at the same time wait for the first.
 
     Args:
-        callback: called at the start of a stage and some ten times a second.
+        callback: called at the start of a stage and about ten times a second.
+        archive: the archive to download.
         timeout: seconds without data after which a connection counts as dropped.
-        pauses: seconds before each new try; when they are used up without a byte more, it fails.
+        pauses: seconds before each retry; after as many retries in a row without a new byte, the
+            download fails.
 
     Raises:
-        NstError: no connection, another file than expected, no space or right to write.
+        NstError: there is no connection, the file is not the expected one, or the cache has no
+            space or can't be written.
     """
     home = cache_folder() / "coco"
     folder, file = home / archive.name, home / f"{archive.name}.zip"
@@ -98,13 +106,13 @@ def coco_folder(
         if not folder.is_dir():
             home.mkdir(parents=True, exist_ok=True)
             with _locked(home / f"{archive.name}.lock", meter, archive):
-                if not folder.is_dir():  # the process before us may have made it
+                if not folder.is_dir():  # another process may have made it
                     if not file.exists():
                         _download(archive, file, meter, timeout, pauses)
                     elif _sha256(file, meter) != archive.sha256:
                         raise NstError(
                             f"{file} is not the file of {archive.url} (its SHA-256 differs): "
-                            "remove it or copy it again, or give --content FOLDER"
+                            "remove it or copy it again, or name a folder of photographs"
                         )
                     _unpack(file, folder, meter)
         with contextlib.suppress(OSError):
@@ -134,7 +142,7 @@ def _locked(path: Path, meter: _Meter, archive: Archive) -> Iterator[None]:
 def _download(
     archive: Archive, file: Path, meter: _Meter, timeout: float, pauses: Sequence[float]
 ) -> None:
-    """Make `file`, whole and checked, by way of a partial one that outlives interruptions."""
+    """Download to a partial file that survives interruptions; rename it to `file` once checked."""
     part = file.with_name(f"{file.name}.part")
     found = ""
     for _ in range(2):
@@ -151,7 +159,7 @@ def _download(
 def _complete(
     archive: Archive, part: Path, meter: _Meter, timeout: float, pauses: Sequence[float]
 ) -> None:
-    """Download what `part` lacks, in as many tries as bring something."""
+    """Download the rest of `part`, retrying as long as retries bring new bytes."""
     first = most = _size(part)
     if first > archive.size:
         part.unlink()
@@ -164,14 +172,14 @@ def _complete(
         except _DroppedError as error:
             fruitless = 0 if _size(part) > most else fruitless + 1
             most = max(most, _size(part))
-            # Where not even a first connection comes about, there is no network to wait for.
+            # If not even the first connection succeeds, there is no network to wait for.
             if fruitless > len(pauses) or (error.unconnected and most == first):
                 raise _no_download(archive, str(error)) from error
             time.sleep(pauses[max(0, fruitless - 1)] if pauses else 0)
 
 
 def _receive(archive: Archive, part: Path, meter: _Meter, timeout: float) -> None:
-    """One connection: append to `part`, or write it anew where the server knows no ranges."""
+    """Receive from one connection: append to `part`, or rewrite it if the server has no ranges."""
     have = _size(part)
     request = Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -180,8 +188,8 @@ def _receive(archive: Archive, part: Path, meter: _Meter, timeout: float) -> Non
         error.close()
         if error.code == 416 and have:
             part.unlink()
-            raise _DroppedError("the server refuses to go on with a partial download") from error
-        if error.code in TRY_AGAIN:
+            raise _DroppedError("the server refuses to resume the download") from error
+        if error.code in RETRIED:
             raise _DroppedError(f"HTTP {error.code} {error.reason}") from error
         raise _no_download(archive, f"HTTP {error.code} {error.reason}") from error
     except (OSError, HTTPException) as error:
@@ -202,13 +210,13 @@ def _receive(archive: Archive, part: Path, meter: _Meter, timeout: float) -> Non
 
 
 def _check_response(archive: Archive, response: HTTPResponse, part: Path, have: int) -> int:
-    """Where in the file the response begins; a page of a proxy must not spoil what is there."""
+    """Return where in the file the response begins; reject a proxy's page before it is written."""
     if response.status == 206:
         match = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if match and int(match[1]) == have and match[2] in ("*", str(archive.size)):
             return have
         part.unlink(missing_ok=True)
-        raise _DroppedError("the server sends another range than was asked for")
+        raise _DroppedError("the server sends another range than requested")
     length = response.headers.get("Content-Length", str(archive.size))
     kind = response.headers.get_content_type()
     if kind == "text/html" or length != str(archive.size):
@@ -217,10 +225,10 @@ def _check_response(archive: Archive, response: HTTPResponse, part: Path, have: 
 
 
 def _unpack(file: Path, folder: Path, meter: _Meter) -> None:
-    """`folder` of the zip `file`, whole or not at all."""
+    """Unpack `folder` from the zip `file`, whole or not at all."""
     prefix = f".{folder.name}-"
-    for left_behind in folder.parent.glob(f"{prefix}*"):  # by a process that was killed
-        shutil.rmtree(left_behind, ignore_errors=True)
+    for leftover in folder.parent.glob(f"{prefix}*"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         with (
             zipfile.ZipFile(file) as archive,
@@ -232,18 +240,18 @@ def _unpack(file: Path, folder: Path, meter: _Meter) -> None:
             _check_space(folder.parent, total)
             meter.begin("unpacking", 0, total)
             for info in archive.infolist():
-                archive.extract(info, beside)  # never outside: it drops drives, roots and `..`
+                archive.extract(info, beside)  # it drops drives, roots and `..`, so never outside
                 done += info.file_size
                 meter.update(done)
             Path(beside, folder.name).rename(folder)
     except (zipfile.BadZipFile, zlib.error, FileNotFoundError) as error:
         raise NstError(
-            f"{file} is no zip file with a folder {folder.name} ({error}): remove it"
+            f"{file} is not a zip file with a folder {folder.name} ({error}): remove it"
         ) from error
 
 
 class _DroppedError(Exception):
-    """A connection failed; another one may go on from there."""
+    """A connection failed; another one may resume from there."""
 
     def __init__(self, why: str, unconnected: bool = False) -> None:
         super().__init__(why)
@@ -251,7 +259,7 @@ class _DroppedError(Exception):
 
 
 class _Meter:
-    """Tells the callback, not too often."""
+    """Reports progress to the callback, at most ten times a second."""
 
     def __init__(self, callback: Callable[[DownloadProgress], None] | None) -> None:
         self._callback = callback
@@ -260,18 +268,18 @@ class _Meter:
         self._stage: Stage = stage
         self._first, self._total = done, total
         self._start = time.monotonic()
-        self._told = -1.0
+        self._reported = -1.0
         self.update(done)
 
     def update(self, done: int) -> None:
         now = time.monotonic()
-        if self._callback is None or (now - self._told < 0.1 and done < self._total):
+        if self._callback is None or (now - self._reported < 0.1 and done < self._total):
             return
-        self._told = now
+        self._reported = now
         elapsed = now - self._start
-        rate = (done - self._first) / elapsed if elapsed else 0.0
-        left = (self._total - done) / rate if rate > 0 else float("inf")
-        self._callback(DownloadProgress(self._stage, done, self._total, max(0.0, rate), left))
+        pace = (done - self._first) / elapsed if elapsed else 0.0
+        left = (self._total - done) / pace if pace > 0 else float("inf")
+        self._callback(DownloadProgress(self._stage, done, self._total, max(0.0, pace), left))
 
 
 def _sha256(path: Path, meter: _Meter) -> str:
@@ -296,7 +304,7 @@ def _check_space(folder: Path, need: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < need:
         raise NstError(
-            f"{folder} has {free / 1e9:.2f} GB free where COCO needs {need / 1e9:.2f}: "
+            f"{folder} has {free / 1e9:.2f} GB free, but COCO needs {need / 1e9:.2f}: "
             "free some space, or set NST_CACHE to another folder"
         )
 
@@ -309,6 +317,6 @@ def _why(error: Exception) -> str:
 def _no_download(archive: Archive, why: str) -> NstError:
     by_hand = cache_folder() / "coco" / f"{archive.name}.zip"
     return NstError(
-        f"cannot download {archive.url}: {why}; try again (it goes on where it stopped), "
-        f"give --content FOLDER, or put the file at {by_hand}"
+        f"cannot download {archive.url}: {why}; try again (the download resumes), "
+        f"name a folder of photographs, or put the file at {by_hand}"
     )

@@ -1,4 +1,4 @@
-"""Content images for training: built-in photographs and drawn scenes, or any folder.
+"""Supplies content images for training: built-in photographs and drawn scenes, or any folder.
 
 The n-th crop is a pure function of the seed and n, whichever thread prepares it.
 """
@@ -39,17 +39,22 @@ GREY_PHOTOGRAPHS = (
     "skimage/data/gravel.png",
 )
 
-PHOTOGRAPHS = 0.5  # share among the built-in content; the rest are drawn scenes
-COLORED = 0.85  # share of colour photographs among those; grey ones are close-ups of textures
-SCENES = 256  # drawn scenes kept; each is cropped, turned and tinted anew
-THREADS = 8  # that prepare crops for a GPU; more get in each other's way
+PHOTOGRAPHS = 0.5  # share of photographs in the built-in content; the rest are drawn scenes
+COLORED = 0.85  # share of colour among these photographs; grey ones are close-ups of textures
+SCENES = 256  # drawn scenes that are kept; every crop of one is zoomed, flipped and tinted anew
+THREADS = 8  # that prepare crops for a GPU; more slow each other down
 CACHE_BYTES = 2 << 30
-COCO = "coco"  # the name of a content that is downloaded
+COCO = "coco"  # name of the content that is downloaded
 CALIBRATION_IMAGES, CALIBRATION_SIDE = 16, 256
 
 
 class BuiltinContent:
-    """The colour photographs in scikit-image and scikit-learn, and drawn scenes, half and half."""
+    """Half photographs from scikit-image and scikit-learn, half drawn scenes.
+
+    Args:
+        seed: random seed of all crops.
+        side: side of full-size crops, pixels.
+    """
 
     def __init__(self, seed: int = 0, side: int = 256) -> None:
         self.seed = seed
@@ -70,7 +75,7 @@ class BuiltinContent:
         return _fingerprint(self.seed, self._side, names, map(packaged, names))
 
     def crop(self, index: int, side: int) -> Array:
-        """The `index`-th training image, HWC uint8 RGB, `side` × `side`."""
+        """Return the `index`-th training image, HWC uint8 RGB, `side` × `side`."""
         rng = np.random.default_rng((self.seed, index))
         if rng.random() < PHOTOGRAPHS:
             photographs = self._colored if rng.random() < COLORED else self._grey
@@ -89,10 +94,15 @@ class BuiltinContent:
 
 
 class FolderContent:
-    """All images below a folder; unreadable and tiny ones are skipped and named.
+    """All images below a folder; unreadable and tiny ones are skipped.
+
+    Args:
+        folder: folder to search, with all folders in it.
+        seed: random seed of all crops.
+        side: side of full-size crops, pixels.
 
     Attributes:
-        skipped: path of each skipped file, and why.
+        skipped: path of each skipped file -> reason.
 
     Raises:
         NstError: the folder is missing, or holds no usable image.
@@ -100,7 +110,7 @@ class FolderContent:
 
     def __init__(self, folder: Path, seed: int = 0, side: int = 256) -> None:
         if not folder.is_dir():
-            raise NstError(f"{folder} is not a folder: --content names a folder of photographs")
+            raise NstError(f"{folder} is not a folder: name a folder of photographs")
         self.seed = seed
         self.skipped: dict[Path, str] = {}
         self._folder = folder
@@ -116,21 +126,21 @@ class FolderContent:
     def fingerprint(self) -> str:
         """Short hash of what determines the crops: seed, side, names and sizes of the files.
 
-        What is in the files isn't looked at.
+        The contents of the files are not read.
         """
         paths = (f"{self._folder}/{name}" for name in self._names)
         return _fingerprint(self.seed, self._side, self._names, paths)
 
     def crop(self, index: int, side: int) -> Array:
-        """The `index`-th training image, HWC uint8 RGB, `side` × `side`."""
+        """Return the `index`-th training image, HWC uint8 RGB, `side` × `side`."""
         rng = np.random.default_rng((self.seed, index))
         return random_crop(self._load_usable(index, rng), side, self._side, rng)
 
     def _load_usable(self, index: int, rng: Random) -> Array:
-        """The `index`-th image of an endless series of shuffled epochs; bad ones give way.
+        """Return the `index`-th image of endless shuffled epochs, or another one if it is unusable.
 
-        Which one takes the place follows from seed, index and files alone, never from what was
-        loaded before: a run that is resumed sees what it would have seen.
+        The replacement depends on seed, index and files alone, not on what was loaded before, so
+        that a resumed run sees the same images.
         """
         if count := len(self._names):
             epoch, place = divmod(index, count)
@@ -152,7 +162,7 @@ class FolderContent:
         with self._lock:
             if epoch not in self._orders:
                 shuffled = np.random.default_rng((self.seed, 1 << 41, epoch))
-                # Threads may be an epoch apart, not more.
+                # Threads are at most one epoch apart.
                 self._orders = {k: v for k, v in self._orders.items() if k >= epoch - 1}
                 self._orders[epoch] = shuffled.permutation(len(self._names))
             return self._orders[epoch]
@@ -175,7 +185,7 @@ class FolderContent:
                 self.skipped[path] = str(error)
             return None
         if (scale := short / min(image.shape[:2])) < 1:
-            # A crop is resized again: Pillow's Lanczos would be five times the price for nothing.
+            # Crops are resized again, so Pillow's Lanczos would only cost five times as much.
             height, width = (round(length * scale) for length in image.shape[:2])
             smaller = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             image = np.asarray(smaller, np.uint8)
@@ -195,7 +205,7 @@ def _fingerprint(
     for name, path in zip(names, paths, strict=True):
         try:
             size = os.stat(path).st_size  # noqa: PTH116 - a Path each takes 3 times as long
-        except OSError:  # it will be skipped
+        except OSError:  # the file will be skipped
             size = -1
         lines.append(f"{name} {size}")
     return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()[:16]
@@ -210,9 +220,17 @@ def open_content(
     side: int = 256,
     callback: Callable[[DownloadProgress], None] | None = None,
 ) -> Content:
-    """The images of a folder, or the built-in ones for None.
+    """Open the images of a folder, or the built-in ones for None.
 
-    `coco`, where no such folder exists, is COCO's val2017; `callback` hears of its download.
+    `coco`, if there is no such folder, means COCO's val2017.
+
+    Args:
+        seed: random seed of all crops.
+        side: side of full-size crops, pixels.
+        callback: called with the progress of COCO's download.
+
+    Raises:
+        NstError: as `FolderContent` and `nst.train.content.coco.coco_folder`.
     """
     if folder is None:
         return BuiltinContent(seed, side)
@@ -222,7 +240,7 @@ def open_content(
 
 
 def calibration_images(content: Content) -> list[Array]:
-    """The images on which an int8 export finds its ranges, HWC uint8 RGB."""
+    """Return the images on which an int8 export finds its ranges, HWC uint8 RGB."""
     return [content.crop(index, CALIBRATION_SIDE) for index in range(CALIBRATION_IMAGES)]
 
 
@@ -236,14 +254,14 @@ def batches(
     rank: int = 0,
     world: int = 1,
 ) -> Generator[Array, None, None]:
-    """Endless uint8 [B, side, side, 3] RGB, prepared ahead in `workers` threads.
+    """Yield endless batches, uint8 [B, side, side, 3] RGB, prepared ahead in `workers` threads.
 
     Args:
-        plan: (batch size, side) of a step, counted from 0; asked in order, a few steps ahead.
-            The batch size is that of all processes together.
-        start_step, start_image: where a resumed run goes on: the steps made, the images in them.
-        rank, world: this process and how many there are; each gets the images `rank::world` of
-            every batch, so together they see what a single process would.
+        plan: returns (batch size, side) of a step, counted from 0; called in order, a few steps
+            ahead. The batch size is the total over all processes.
+        start_step, start_image: number of steps made and of images seen by a run that is resumed.
+        rank, world: index of this process and number of processes. Each gets the images
+            `rank::world` of every batch, so together they see what a single process would.
     """
 
     def prepare(start: int, count: int, side: int) -> Array:

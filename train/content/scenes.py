@@ -1,4 +1,4 @@
-"""Random crops of photographs, and drawn scenes made of them."""
+"""Crops photographs at random, and draws scenes from them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from nst.io.images import Array
 Random = np.random.Generator
 
 ZOOM = 1.3  # a photograph's short side spans 1 to 1.3 full crops
-BUILTIN_ZOOM = 4.0  # few photographs must show more: what is near as well as what is far
+BUILTIN_ZOOM = 4.0  # more for the few built-in photographs, which must show near and far things
 
 
 def random_crop(image: Array, side: int, full: int, rng: Random, zoom: float = ZOOM) -> Array:
-    """A square of `image`, zoomed so that its short side spans 1 to `zoom` × `full` pixels.
+    """Crop a random square of `image` (HWC uint8), scaled at random and perhaps flipped.
+
+    The short side of the whole image spans 1 to `zoom` times `full` pixels at that scale.
 
     Args:
-        side: of the result.
-        full: the crop size at which a zoom of 1 shows the whole short side; a smaller `side`
-            sees a part at the same scale.
+        side: side of the result, pixels.
+        full: side at which a scale of 1 shows the whole short side; a smaller `side` shows a part
+            at the same scale.
     """
     height, width = image.shape[:2]
     short = full * zoom ** rng.random()
     edge = min(min(height, width), max(1, round(side * min(height, width) / short)))
     top, left = rng.integers(height - edge + 1), rng.integers(width - edge + 1)
     patch = image[top : top + edge, left : left + edge]
-    # The mean of an area costs ten times as much, and is needed only where pixels would be lost.
+    # Area averaging takes ten times as long; only strong reductions need it.
     interpolation = cv2.INTER_LINEAR if edge > side else cv2.INTER_CUBIC
     if edge > 1.5 * side:
         interpolation = cv2.INTER_AREA
@@ -36,9 +38,9 @@ def random_crop(image: Array, side: int, full: int, rng: Random, zoom: float = Z
 
 
 def random_tint(image: Array, rng: Random) -> Array:
-    """`image` under a mild random change of brightness, contrast, saturation and colour cast.
+    """Change brightness, contrast, saturation and colour cast of `image` a little, at random.
 
-    Strong changes teach the network colours that photographs don't have, at the cost of theirs.
+    Strong changes would teach the network colours that photographs don't have.
     """
     luma = np.full((3, 3), (0.299, 0.587, 0.114))
     saturation = rng.uniform(0.6, 1.3)
@@ -50,10 +52,11 @@ def random_tint(image: Array, rng: Random) -> Array:
 
 
 def draw_scene(photographs: list[Array], side: int, rng: Random) -> Array:
-    """A dead-leaves image (Lee, Mumford and Huang 2001): occluding shapes of all sizes.
+    """Draw a dead-leaves image (Lee, Mumford and Huang 2001): occluding shapes of all sizes.
 
-    Radii follow r⁻³, which gives the scale invariance of natural images; colours are taken from
-    photographs, some leaves are cut out of them, and light falls off smoothly over the whole.
+    The density of the radii is proportional to r⁻³, which gives the scale invariance of natural
+    images. Colours are taken from photographs, some shapes are filled with pieces of photographs,
+    and the light varies smoothly over the whole.
 
     Returns:
         HWC uint8 RGB, `side` × `side`.
@@ -62,7 +65,8 @@ def draw_scene(photographs: list[Array], side: int, rng: Random) -> Array:
     scene = _photograph_patch(photographs, side, rng)
     count = int(rng.integers(60, 400))
     least, most = side / 80, side / rng.uniform(1.5, 5)
-    # Inverse of the cumulative distribution of r⁻³ between `least` and `most`, large ones behind.
+    # Inverse of the cumulative distribution of r⁻³ between `least` and `most`. Half of the shapes
+    # are sorted, so that large ones are behind.
     radii = (most**-2 + rng.random(count) * (least**-2 - most**-2)) ** -0.5
     radii[: count // 2] = np.sort(radii[: count // 2])[::-1]
     colors = palette[rng.integers(len(palette), size=count)].tolist()
@@ -74,27 +78,27 @@ def draw_scene(photographs: list[Array], side: int, rng: Random) -> Array:
             cv2.fillPoly(scene, [outline], color, cv2.LINE_AA, _SHIFT)
     light = cv2.resize(rng.uniform(0.55, 1.3, (3, 3)).astype(np.float32), (side, side))
     noise = np.float32(rng.uniform(0, 6)) * rng.standard_normal((side, side), np.float32)
-    # Three equal channels: NumPy is slow where it has to spread one over an axis of three.
+    # Three equal channels, because NumPy is slow to broadcast over an axis of three.
     lit = scene * cv2.merge([np.clip(light, 0.3, 1.4)] * 3) + cv2.merge([noise] * 3)
     return np.clip(lit, 0, 255).astype(np.uint8)
 
 
-_SHIFT = 4  # sub-pixel bits of OpenCV's drawing
-_CORNERS = 24  # of an outline that is round
+_SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
+_CORNERS = 24  # corners of a round outline
 
 
 def _leaves(radii: NDArray[np.float64], side: int, rng: Random) -> list[NDArray[np.int32]]:
-    """Outlines of ellipses, polygons and wavy blobs, in OpenCV's fixed point.
+    """Make outlines of ellipses, polygons and wavy blobs, in OpenCV's fixed point.
 
-    All at once: one by one they would keep Python busy, and the trainer waiting.
+    All are made at once: a Python loop would keep the trainer waiting.
     """
     count = len(radii)
     kind = rng.integers(3, size=count)
     corners = np.where(kind == 1, rng.integers(3, 7, count), _CORNERS)
     angle = 2 * np.pi * np.arange(_CORNERS) / corners[:, None]
     waves = rng.integers(2, 7, (count, 1)) * angle + rng.uniform(0, 6, (count, 1))
-    reach = radii[:, None] * (1 + 0.3 * (kind == 2)[:, None] * np.sin(waves))
-    points = np.stack([np.cos(angle), np.sin(angle) * rng.uniform(0.15, 1, (count, 1))]) * reach
+    length = radii[:, None] * (1 + 0.3 * (kind == 2)[:, None] * np.sin(waves))
+    points = np.stack([np.cos(angle), np.sin(angle) * rng.uniform(0.15, 1, (count, 1))]) * length
     turn = rng.uniform(0, np.pi, (count, 1))
     turned = [
         np.cos(turn) * points[0] - np.sin(turn) * points[1],

@@ -1,4 +1,4 @@
-"""How good is a model: its losses on photographs, and the iterations of Gatys that it is worth."""
+"""Scores a model by its losses, and by the iterations that the optimiser needs to reach them."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from nst.perceptual.gatys import BatchProgress, optimize_batch
 from nst.perceptual.losses import PerceptualLoss
 from nst.perceptual.tensors import to_tensor
 
-EVALUATION_SIDE = 256  # photographs are judged as middle squares of this side
+EVALUATION_SIDE = 256  # side of the centre squares of photographs that are scored
 ITERATIONS = 100
-# Where the optimiser's curve is measured; between these it is interpolated.
+# Iterations at which the optimiser's curve is measured; between them it is interpolated.
 MILESTONES = (
     *(0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 25, 30, 35, 42, 50, 60, 70, 85),
     *(100, 120, 140, 170, 200, 250, 300, 350, 420, 500, 600, 700, 850, 1000),
 )
-_CURVE_VERSION = "1"  # a new one for every change of the optimiser that moves its curve
+_CURVE_VERSION = "1"  # must change with every change of the optimiser that changes its curve
 
 Stylize = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
 class ImageLosses:
-    """Weighted losses of uint8 images, of one or as a mean over several."""
+    """Weighted losses of a uint8 image, or the mean losses of several."""
 
     content_loss: float
     style_loss: float
@@ -50,24 +50,24 @@ class ImageLosses:
 
 @dataclass(frozen=True)
 class Curve:
-    """The optimiser's losses on one photograph, of the uint8 image after each milestone.
+    """The optimiser's losses on one photograph.
 
     Attributes:
         iterations: milestones, from 0, which is the photograph itself.
-        losses: one for each.
+        losses: losses of the uint8 image after each milestone.
     """
 
     iterations: tuple[int, ...]
     losses: tuple[ImageLosses, ...]
 
     def equivalent_iterations(self, total_loss: float) -> tuple[float, bool]:
-        """The iterations after which the optimiser reaches `total_loss`.
+        """Return after how many iterations the optimiser reaches `total_loss`.
 
-        Interpolated between milestones in the logarithms of loss and iterations (between 0 and 1,
-        in the loss's alone), on the best loss so far.
+        The best loss so far is interpolated between milestones, in the logarithms of loss and
+        iterations (between 0 and 1, in the logarithm of the loss alone).
 
         Returns:
-            The iterations, and whether the curve ends before (they are then its last).
+            The iterations, and whether the curve ends before (they are then its last ones).
         """
         best, before = math.inf, 0
         for iteration, losses in zip(self.iterations, self.losses, strict=True):
@@ -86,13 +86,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class PhotographScore:
-    """A model on one photograph.
+    """The score of a model on one photograph.
 
     Attributes:
-        losses: of the repainted photograph.
+        losses: losses of the stylized photograph.
         equivalent_iterations: iterations of the optimiser that reach the same total loss.
-        beyond: whether the model is better than the whole curve; `equivalent_iterations` is then the least.
-        curve: the optimiser's.
+        beyond: whether the model is better than the whole curve; `equivalent_iterations` is then a
+            lower bound.
+        curve: the optimiser's curve.
     """
 
     losses: ImageLosses
@@ -103,11 +104,11 @@ class PhotographScore:
 
 @dataclass(frozen=True)
 class Score:
-    """A model on photographs.
+    """The score of a model on several photographs.
 
     Attributes:
-        photographs: one by one.
-        objective: what was measured.
+        photographs: the score on each photograph.
+        objective: the objective that was measured.
     """
 
     photographs: tuple[PhotographScore, ...]
@@ -115,33 +116,31 @@ class Score:
 
     @property
     def equivalent_iterations(self) -> float:
-        """Iterations of the optimiser that the model is worth, mean over the photographs."""
-        return statistics.fmean(photograph.equivalent_iterations for photograph in self.photographs)
+        """Return the mean of `PhotographScore.equivalent_iterations` over the photographs."""
+        return statistics.fmean(p.equivalent_iterations for p in self.photographs)
 
     @property
     def spread(self) -> float:
-        """Standard deviation of `equivalent_iterations` over the photographs; 0 for one."""
-        return statistics.pstdev(
-            photograph.equivalent_iterations for photograph in self.photographs
-        )
+        """Return the standard deviation of `equivalent_iterations` over photographs; 0 for one."""
+        return statistics.pstdev(p.equivalent_iterations for p in self.photographs)
 
     @property
     def beyond(self) -> int:
-        """On how many photographs the model is better than the whole curve."""
+        """Return on how many photographs the model is better than the whole curve."""
         return sum(photograph.beyond for photograph in self.photographs)
 
     @property
     def losses(self) -> ImageLosses:
-        """Of the repainted photographs, mean."""
+        """Return the mean losses of the stylized photographs."""
         return mean_losses([photograph.losses for photograph in self.photographs])
 
     @property
     def before(self) -> ImageLosses:
-        """Of the photographs as they are, mean."""
+        """Return the mean losses of the photographs themselves."""
         return mean_losses([photograph.curve.losses[0] for photograph in self.photographs])
 
     def curve(self) -> dict[int, ImageLosses]:
-        """The optimiser's mean losses at the milestones that every photograph has."""
+        """Return the optimiser's mean losses at the milestones that all photographs have."""
         shortest = min(len(photograph.curve.iterations) for photograph in self.photographs)
         return {
             iteration: mean_losses([p.curve.losses[index] for p in self.photographs])
@@ -149,13 +148,12 @@ class Score:
         }
 
     def words(self) -> str:
-        """The answer in a few words, as `worth 27 ± 4 iterations of the optimiser`."""
+        """Summarise the score, as `worth 27 ± 4 iterations of the optimiser`."""
         more = "at least " if self.beyond else ""
-        digits = 0 if self.equivalent_iterations >= 10 else 1
-        return (
-            f"worth {more}{self.equivalent_iterations:.{digits}f} ± {self.spread:.{digits}f} iterations "
-            "of the optimiser"
-        )
+        mean = self.equivalent_iterations
+        digits = 0 if mean >= 10 else 1
+        numbers = f"{mean:.{digits}f} ± {self.spread:.{digits}f}"
+        return f"worth {more}{numbers} iterations of the optimiser"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -179,12 +177,12 @@ class Score:
 
 @dataclass(frozen=True)
 class ScoreProgress:
-    """Where a score stands.
+    """Progress of a score.
 
     Attributes:
-        photograph, photographs: the first one at work, from 1, of how many.
-        iteration, iterations: of the optimiser on it.
-        at_once: photographs that are at work together.
+        photograph, photographs: number of the first photograph at work, from 1, and of all.
+        iteration, iterations: iterations of the optimiser on it so far, and in all.
+        at_once: number of photographs at work together.
     """
 
     photograph: int
@@ -195,7 +193,7 @@ class ScoreProgress:
 
     @property
     def done(self) -> float:
-        """Share of the work, 0 to 1."""
+        """Return the share of the work that is done, 0 to 1."""
         done = self.photograph - 1 + self.at_once * self.iteration / self.iterations
         return done / self.photographs
 
@@ -216,18 +214,22 @@ def score(
     On a GPU, the optimiser repaints many photographs at once.
 
     Args:
-        stylize: the model: HWC uint8 RGB to the same; a `Stylizer` is one.
-        photographs: HWC uint8 RGB; their middle squares are judged, at 256 × 256 pixels.
-        styles, style_weights: what `objective` was built from; they name the cached curves.
-        iterations: of the optimiser; its curve ends at the last of `MILESTONES` up to there.
-        whole_curve: False stops the optimiser where it has overtaken the model on all photographs
+        stylize: the model as a function, HWC uint8 RGB to the same; a `Stylizer` is one.
+        photographs: HWC uint8 RGB; their centre squares are scored at 256 × 256 pixels.
+        styles: style images, HWC uint8 RGB, from which `objective` was built.
+        objective: the objective of the training.
+        style_weights: shares of the style images in `objective`.
+        iterations: iterations of the optimiser; its curve ends at the last of `MILESTONES` that
+            they reach.
+        whole_curve: False stops the optimiser once it has overtaken the model on all photographs
             at work.
+        callback: called with the progress.
 
     Raises:
-        UsageError: no photographs, or no iterations.
+        UsageError: there are no photographs, or the iterations are out of range.
     """
     if not photographs:
-        raise UsageError("there are no photographs to judge by")
+        raise UsageError("there are no photographs to score on")
     check_number("iterations", iterations, least=1, most=MILESTONES[-1])
     photographs = squares(photographs)
     count = len(photographs)
@@ -250,12 +252,12 @@ def score(
 
 
 def squares(photographs: Sequence[Array]) -> list[Array]:
-    """The middle squares by which models are judged."""
+    """Cut out the centre squares on which models are scored, HWC uint8 RGB."""
     return [center_square(photograph, EVALUATION_SIDE) for photograph in photographs]
 
 
 def image_losses(objective: PerceptualLoss, photograph: Array, image: Array) -> ImageLosses:
-    """The objective of a repainted `image` of `photograph`, both HWC uint8 RGB of one size."""
+    """Compute the losses of a stylized `image` of `photograph`, both HWC uint8 RGB of one size."""
     return _batch_losses(objective, [photograph], [image])[0]
 
 
@@ -271,7 +273,7 @@ def _batch_losses(
 
 
 def mean_losses(losses: Sequence[ImageLosses]) -> ImageLosses:
-    """The mean, term by term."""
+    """Average losses term by term."""
     terms = np.array([[x.content_loss, x.style_loss, x.tv_loss] for x in losses])
     return ImageLosses(*terms.mean(0).tolist())
 
@@ -279,13 +281,13 @@ def mean_losses(losses: Sequence[ImageLosses]) -> ImageLosses:
 def trained_objective(
     metadata: Mapping[str, str],
 ) -> tuple[ObjectiveConfig, tuple[float, ...]]:
-    """The objective and the style weights that a model's metadata name; our defaults otherwise."""
+    """Read the objective and the style weights from a model's metadata; default to ours."""
     try:
         config = json.loads(metadata["config"])
         values = config["objective"]
         layers = {key: tuple(values[key]) for key in ("content_layers", "style_layers")}
         return ObjectiveConfig(**{**values, **layers}), tuple(config["style_weights"])
-    except (KeyError, TypeError, ValueError):  # another maker, or another version
+    except (KeyError, TypeError, ValueError):  # made by another program or version
         return ObjectiveConfig(), ()
 
 
@@ -297,10 +299,11 @@ def _optimizer_curves(
     keys: Sequence[str],
     report: Callable[[int, int, int], None],
 ) -> list[Curve]:
-    """The optimiser's curves to `iterations`, or to where all at work are at or below their goals.
+    """Measure the optimiser's curves up to `iterations`, or until all at work reach their goals.
 
     Args:
-        keys: of the cached curves.
+        goals: total loss for each photograph.
+        keys: names of the cached curves.
         report: called with how many photographs are done, how many are at work, and the iteration.
     """
     last = max(milestone for milestone in MILESTONES if milestone <= iterations)
@@ -350,7 +353,7 @@ def _keep_curve(key: str, found: Mapping[int, ImageLosses]) -> Curve:
 
 
 def _read_curve(key: str, last: int) -> Curve | None:
-    """The cached curve up to iteration `last`."""
+    """Read the cached curve up to iteration `last`."""
     cached = read_cached("curves", key)
     if cached is None:
         return None
@@ -358,7 +361,7 @@ def _read_curve(key: str, last: int) -> Curve | None:
         pairs = zip(cached["iterations"], cached["losses"], strict=True)
         kept = [(int(k), ImageLosses(*map(float, losses))) for k, losses in pairs if k <= last]
         milestones, found = zip(*kept, strict=True)
-    except (KeyError, TypeError, ValueError):  # a damaged one
+    except (KeyError, TypeError, ValueError):  # the file is damaged
         return None
     return Curve(milestones, found)
 
@@ -366,9 +369,9 @@ def _read_curve(key: str, last: int) -> Curve | None:
 def objective_key(
     styles: Sequence[Array], style_weights: Sequence[float], objective: PerceptualLoss
 ) -> str:
-    """A name for the objective, for what is kept on disk."""
+    """Return a name of the objective for cached files."""
     config = objective.config
-    # A file's name says nothing of what is in it.
+    # The name of a file does not tell its contents.
     vgg = [] if config.vgg in ("caffe", "torchvision") else objective.vgg.parameters()
     weights = [tensor.detach().cpu().numpy() for tensor in vgg]
     seen = [resize_short(style, config.style_size) for style in styles]
@@ -378,5 +381,5 @@ def objective_key(
 
 
 def _curve_key(photograph: Array, objective: str) -> str:
-    """What a curve depends on: pixels, objective, and the optimiser's version."""
+    """Hash all that a curve depends on: pixels, objective, and the optimiser's version."""
     return content_hash(photograph, objective, _CURVE_VERSION)

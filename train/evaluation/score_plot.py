@@ -1,4 +1,4 @@
-"""The picture of a score: the optimiser's curve, and where the model meets it."""
+"""Plots a score: the optimiser's curve, and where the model meets it."""
 
 from __future__ import annotations
 
@@ -6,38 +6,32 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from nst.io.files import replacing
 from nst.train.evaluation.score import Score
+from nst.train.run.plot import COLORS, INK, label_logarithmic, save_figure
 
-INK, BLUE, RED = "#222222", "#33658a", "#c8442b"
+BLUE, RED = COLORS["content"], COLORS["style"]
 
 
 def plot_score(score: Score, name: str, path: Path) -> None:
-    """Write a PNG: total loss against iterations, and style loss against content loss.
+    """Plot total loss against iterations, and style loss against content loss, as a PNG.
 
     Args:
-        name: of the model, for the legend.
+        name: name of the model, for the legend.
+
+    Raises:
+        NstError: `path` can't be written.
     """
     figure = Figure(figsize=(11, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     _curve(left, score, name)
     _trade(right, score, name)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.6)
     for axis in (left.xaxis, left.yaxis, right.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
-    right.contexts(x=0.14)
+        label_logarithmic(axis)
+    right.margins(x=0.14)
     figure.suptitle(f"{name}: {score.words()}", color=INK, fontsize=12)
-    with replacing(path) as beside:
-        figure.savefig(beside, dpi=130, format="png")
+    save_figure(figure, path)
 
 
 def _curve(axes: Axes, score: Score, name: str) -> None:
@@ -45,7 +39,7 @@ def _curve(axes: Axes, score: Score, name: str) -> None:
     totals = np.array(
         [[x.total_loss for x in p.curve.losses[: len(iterations)]] for p in score.photographs]
     )
-    shown = iterations > 0  # a logarithm has no place for 0
+    shown = iterations > 0  # 0 has no logarithm
     x, best = iterations[shown], np.minimum.accumulate(totals, axis=1)[:, shown] / 1e3
     axes.fill_between(
         x, best.min(0), best.max(0), color=BLUE, alpha=0.12, linewidth=0, label="all photographs"
@@ -92,4 +86,4 @@ def _trade(axes: Axes, score: Score, name: str) -> None:
         color=RED,
     )
     axes.set(yscale="log", xlabel="content loss, thousands", ylabel="style loss, thousands")
-    axes.set_title("the optimiser's way, by iterations", fontsize=9, color=INK)
+    axes.set_title("the optimiser's path, by iterations", fontsize=9, color=INK)

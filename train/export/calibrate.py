@@ -1,4 +1,4 @@
-"""What the tensors of a graph are like on photographs, and the 8-bit ranges that fit them."""
+"""Measures the tensors of a graph on photographs, and chooses 8-bit ranges for them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from nst.io.images import Array
 
 Floats = NDArray[np.float32]
 
-_SAMPLES = 16384  # values kept of each tensor and photograph
+_SAMPLES = 16384  # values kept for each tensor and photograph
 
 
 @dataclass(frozen=True)
 class Params:
-    """Affine 8-bit quantisation: real value = scale · (integer − zero), integer of 0 to 255."""
+    """Parameters of affine 8-bit quantisation: real value = scale · (integer − zero), 0 to 255."""
 
     scale: np.float32
     zero: np.uint8
@@ -32,7 +32,7 @@ class Params:
 def calibrate(
     model: onnx.ModelProto, names: Sequence[str], photographs: Sequence[Array]
 ) -> dict[str, Floats]:
-    """A sample of the values of each tensor, its extremes included."""
+    """Sample the values of each tensor in `names`; its extremes are always included."""
     rng = np.random.default_rng(0)
     kept: dict[str, list[Floats]] = defaultdict(list)
     for values in activations(model, names, photographs):
@@ -44,7 +44,7 @@ def calibrate(
 
 
 def best_params(values: Floats) -> Params:
-    """The range with the least mean squared error, clipping included (Nagel et al., 3.1)."""
+    """Choose the range with the least mean squared error, clipping included (Nagel et al., 3.1)."""
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     if high - low < 1e-9:
         return Params(np.float32(1), np.uint8(0))
@@ -62,7 +62,7 @@ def best_params(values: Floats) -> Params:
 def channel_moments(
     model: onnx.ModelProto, names: Sequence[str], photographs: Sequence[Array]
 ) -> dict[str, tuple[Floats, Floats]]:
-    """Mean and variance of each channel of the tensors `names` over all photographs."""
+    """Return the mean and variance of each channel of the tensors `names` over all photographs."""
     sums: dict[str, NDArray[np.float64]] = {}
     for values in activations(model, names, photographs):
         for name, x in values.items():
@@ -78,7 +78,7 @@ def channel_moments(
 def activations(
     model: onnx.ModelProto, names: Sequence[str], photographs: Sequence[Array]
 ) -> Iterable[dict[str, Floats]]:
-    """The values of the tensors `names`, photograph by photograph."""
+    """Compute the tensors `names` for each photograph in turn."""
     probed = copy.deepcopy(model)
     for name in names:
         probed.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))

@@ -1,4 +1,4 @@
-"""A trained network becomes ONNX files, each checked before it appears."""
+"""Exports a trained network as ONNX files; each is checked before it appears."""
 
 from __future__ import annotations
 
@@ -40,17 +40,18 @@ __all__ = [
     "torch_stylizer",
 ]
 
-# Share of uint8 values that must lie within 1 of PyTorch's, and the most that any may differ.
+# Share of uint8 values that must be within 1 of PyTorch's, and the largest difference allowed.
 PARITY_SHARE, PARITY_MOST = 0.999, 3
 PARITY_SIZES = ((1, 256, 256), (1, 333, 517), (3, 96, 130))  # (batch, height, width)
 
-LOSS_TOLERANCE = 0.03  # of a smaller precision's total loss against fp32's
-LEVELS_TOLERANCE = 5.0  # of its values, in the mean, where no loss is known
+# Largest accepted differences of fp16 and int8 from fp32: of the total loss, relative; where no
+# loss is known, of the pixel values, the mean in levels.
+LOSS_TOLERANCE, LEVELS_TOLERANCE = 0.03, 5.0
 MACS_SIZE = (480, 640)
 
 
 class ExportedNet(nn.Module):
-    """The exported graph: uint8 [N, H, W, 3] RGB in and out, padding around a network."""
+    """A network as it is exported: uint8 [N, H, W, 3] RGB in and out, padded inside."""
 
     def __init__(self, network: TransformerNet) -> None:
         super().__init__()
@@ -62,7 +63,7 @@ class ExportedNet(nn.Module):
 
 
 def torch_stylizer(network: TransformerNet) -> Callable[[Array], Array]:
-    """What an export of `network` will do to an image, HWC uint8 RGB, computed by PyTorch."""
+    """Return a function, HWC uint8 RGB to the same, that computes an export's result by PyTorch."""
     exported = ExportedNet(network).eval()
 
     def stylize(image: Array) -> Array:
@@ -78,9 +79,10 @@ class Exported:
     """One exported file, and how far it is from the fp32 graph on photographs.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         precision: `fp32`, `fp16` or `int8`.
-        mean_difference: of its uint8 values from fp32's, in levels; None where none was compared.
+        mean_difference: mean absolute difference of its uint8 values from fp32's, in levels; None
+            where nothing was compared.
         loss_over_fp32: its total loss divided by fp32's; None where no objective was given.
     """
 
@@ -91,28 +93,27 @@ class Exported:
 
     @property
     def within(self) -> bool:
-        """Whether the total loss is within 3 % of fp32's; where none is known, the pixels tell."""
+        """Return whether the total loss, or else the mean difference, is within its tolerance."""
         if self.loss_over_fp32 is None:
             return self.mean_difference is None or self.mean_difference <= LEVELS_TOLERANCE
         return abs(self.loss_over_fp32 - 1) <= LOSS_TOLERANCE
 
     def words(self) -> str:
-        """What to tell of the file, as `int8: total loss +0.3 % over fp32, …`."""
+        """Summarise the comparison, as `int8: total loss +0.3% against fp32, …`."""
         loss = ""
         if self.loss_over_fp32 is not None:
             loss = f"total loss {self.loss_over_fp32 - 1:+.1%} against fp32, "
         if self.mean_difference is None:
             return f"{self.precision}: not compared with fp32"
-        off = f"values off by {self.mean_difference:.2f} levels in the mean"
-        return f"{self.precision}: {loss}{off}"
+        return f"{self.precision}: {loss}mean difference {self.mean_difference:.2f} levels"
 
 
 def export_onnx(
     network: TransformerNet, path: Path, metadata: dict[str, str], precision: str = "fp32"
 ) -> None:
-    """`export_precisions` for one file, without a comparison on photographs.
+    """Export one file as `export_precisions` does, without a comparison on photographs.
 
-    An int8 file is then calibrated on noise: it is as fast as any, and good for nothing else.
+    An int8 file is calibrated on noise: it serves to measure speed, not to repaint images.
     """
     rng = np.random.default_rng(0)
     noise = list(_smooth_noise((2, 128, 128), rng))
@@ -128,30 +129,30 @@ def export_precisions(
     photographs: Sequence[Array] = (),
     total_loss: Callable[[Array, Array], float] | None = None,
 ) -> tuple[Exported, ...]:
-    """Write `network` as ONNX files by the contract of `nst.infer.runtime.signature`, if it passes.
+    """Write `network` as ONNX files that follow the contract of `nst.infer.runtime.signature`.
 
-    The fp32 graph must do what PyTorch does. The others are compared with it on `photographs`;
-    what was found goes into their metadata and is returned.
+    The fp32 graph is checked against PyTorch. The other precisions are compared with it on
+    `photographs`; the differences go into their metadata and are returned.
 
     Args:
-        targets: path of the file of each precision.
-        metadata: strings that travel in the files; network, precision and opset are added.
-        calibration: gives the content images, HWC uint8 RGB, on which int8 finds its ranges.
-        photographs: to compare on, HWC uint8 RGB, none of them among the former.
-        total_loss: of (photograph, repainted), the objective that the network was trained for.
+        targets: precision -> path of the file to write.
+        metadata: strings to store in the files; network, precision and opset are added.
+        calibration: returns the content images, HWC uint8 RGB, on which int8 finds its ranges.
+        photographs: images to compare on, HWC uint8 RGB, none of them used for calibration.
+        total_loss: the objective of the training, called with (photograph, stylized).
 
     Raises:
-        UsageError: an unknown precision. ExportError: weights that are not finite, or a file that
+        UsageError: a precision is unknown. ExportError: weights are not finite, or the fp32 graph
         differs from PyTorch.
     """
     check_precisions(tuple(targets))
-    # A copy in plain layout: the trainer's may live on a GPU, in channels_last.
+    # A contiguous copy on the CPU: the trainer's network may be on a GPU, in channels_last.
     plain = copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format)
     exported = ExportedNet(plain).eval()
     tensors = [*exported.parameters(), *exported.buffers()]
     if not all(torch.isfinite(tensor).all() for tensor in tensors):
         raise ExportError(
-            "the network holds numbers that are not finite: lower --lr and train again"
+            "the network has weights that are not finite: train again at a lower learning rate"
         )
     reference = transformer_graph(exported.network)
     fp32 = _serialize(reference)
@@ -197,15 +198,15 @@ def export_checkpoint(
     """Export a trained network from its checkpoint, as `export_precisions` does.
 
     Args:
-        styles: the style images, for a checkpoint that holds none.
-        content: to calibrate on; None for the built-in images.
-        vgg: weights of the objective; None for those of the training.
+        styles: paths of the style images, for a checkpoint that holds none.
+        content: images to calibrate on; None for the built-in ones.
+        vgg: VGG weights of the objective; None for those of the training.
 
     Raises:
-        ModelError: no such checkpoint. ImageError: a style that can't be read. ExportError: as
-        `export_precisions`.
+        ModelError: the checkpoint can't be read. ImageError: a style image can't be read.
+        ExportError: as `export_precisions`.
     """
-    # Here, because the losses bring VGG and torchvision, seconds that other exports needn't wait.
+    # Imported here: VGG and torchvision take seconds that other exports need not wait for.
     from nst.perceptual.losses import build_objective
     from nst.train.evaluation.score import image_losses, squares, trained_objective
 
@@ -239,7 +240,7 @@ def _compare(
     photographs: Sequence[Array],
     total_loss: Callable[[Array, Array], float] | None,
 ) -> Exported:
-    """`result` with its distance from the fp32 graph on `photographs`."""
+    """Return `result` with the differences of the model `data` from `reference`."""
     off, losses = [], []
     with Stylizer(data, provider="cpu") as one, Stylizer(reference, provider="cpu") as other:
         for photograph in photographs:
@@ -256,10 +257,10 @@ def _compare(
 
 
 def _serialize(model: onnx.ModelProto) -> bytes:
-    """The bytes of a model that is valid ONNX.
+    """Serialise a model after checking that it is valid ONNX.
 
     Raises:
-        ExportError: it is not.
+        ExportError: it is not valid.
     """
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -270,10 +271,10 @@ def _serialize(model: onnx.ModelProto) -> bytes:
 
 
 def check_parity(exported: ExportedNet, data: bytes) -> None:
-    """Compare the file with PyTorch on its uint8 output, at several sizes.
+    """Compare the uint8 output of the model `data` with PyTorch's at several sizes.
 
     Raises:
-        ExportError: fewer than 99.9 % of the values within 1, or any beyond 3.
+        ExportError: fewer than 99.9 % of the values are within 1, or one differs by more than 3.
     """
     rng = np.random.default_rng(0)
     with Stylizer(data, provider="cpu") as stylizer:
@@ -289,12 +290,12 @@ def check_parity(exported: ExportedNet, data: bytes) -> None:
             if share < PARITY_SHARE or most > PARITY_MOST:
                 raise ExportError(
                     f"the export differs from PyTorch at {shape[1]}×{shape[2]}: "
-                    f"{share:.2%} of the values within 1, the worst off by {most}"
+                    f"{share:.2%} of the values within 1, the largest difference {most}"
                 )
 
 
 def _smooth_noise(shape: tuple[int, int, int], rng: np.random.Generator) -> Array:
-    """Random images with structure at all scales: they excite more of a network than white noise."""
+    """Draw images with structure at all scales, which excite more filters than white noise."""
     batch, height, width = shape
     total = np.zeros((batch, height, width, 3))
     for cell in (1, 4, 16, 64):

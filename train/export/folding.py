@@ -1,4 +1,4 @@
-"""Convolutions rewritten as others that compute the same, cheaper to run."""
+"""Rewrites convolutions as equivalent ones that run faster or quantise better."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from nst.models.norm import SubsampledRMSNorm
 from nst.models.transformer import TransformerNet
 from nst.perceptual.tensors import to_tensor
 
-SMALLEST_SCALE = 1e-3  # of a normalised channel that 8-bit integers can still be scaled by
+SMALLEST_SCALE = 1e-3  # least scale of a normalised channel that 8-bit integers can represent
 
 
 def take_apart(
     layer: nn.Module,
 ) -> tuple[nn.Conv2d, Tensor, Tensor | None, list[nn.Module]]:
-    """(convolution, its weight and bias with batch normalisation folded in, what follows)."""
+    """Split a `ConvLayer` into its convolution, weight, bias and the modules after it.
+
+    A batch normalisation is folded into weight and bias.
+    """
     assert isinstance(layer, ConvLayer)
     convolution, *rest = layer
     assert isinstance(convolution, nn.Conv2d)
@@ -30,9 +33,9 @@ def take_apart(
 
 
 def fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution with the batch normalisation after it folded in.
+    """Fold a batch normalisation into the weight and bias of the convolution before it.
 
-    That normalisation is taken in evaluation mode: with its running statistics.
+    The normalisation is the one of evaluation mode, with its running statistics.
     """
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -44,11 +47,11 @@ def fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def equalize(network: TransformerNet, photographs: Sequence[Array]) -> TransformerNet:
-    """A copy that computes the same, where every channel to be normalised comes at one scale.
+    """Return an equivalent copy in which all channels before a `SubsampledRMSNorm` have one scale.
 
-    Its root mean square is 1 over all photographs, so that one 8-bit scale serves all channels
-    alike; the normalisation undoes it. No scale is nearly nothing. A network without normalisation
-    by a sample is left as it is.
+    Each has a root mean square of 1 over all photographs, so that one 8-bit scale serves all
+    channels alike; the normalisation undoes the change. Its own scales are kept from vanishing.
+    Networks without that normalisation are returned unchanged.
 
     Args:
         photographs: HWC uint8 RGB.
@@ -77,21 +80,22 @@ def equalize(network: TransformerNet, photographs: Sequence[Array]) -> Transform
 
 
 def for_bytes(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A first convolution that takes pixels of 0 to 255 where it took them scaled to [-1, 1]."""
-    shift = -weight.sum(dim=(1, 2, 3))  # seen through reflection padding
+    """Adapt a first convolution made for pixels in [-1, 1] to pixels of 0 to 255."""
+    shift = -weight.sum(dim=(1, 2, 3))  # exact at borders too, as padding reflects
     return weight / 127.5, shift if bias is None else bias + shift
 
 
 def blocks_as_channels(weight: Tensor, grid: int) -> Tensor:
-    """A convolution of stride `grid` as one of stride 1 on blocks of grid × grid pixels.
+    """Turn a convolution of stride `grid` into one of stride 1 on blocks of grid × grid pixels.
 
     Args:
         weight: [O, C, K, K], K a multiple of `grid`.
 
     Returns:
-        [O, grid·grid·C, K / grid, K / grid]; the pixels of a block row by row, C innermost.
+        [O, grid·grid·C, K / grid, K / grid], with the pixels of a block row by row, C innermost.
     """
     outputs, inputs, side, _ = weight.shape
     blocks = side // grid
+    # Axes: output, input, block row, row in the block, block column, column in the block.
     x = weight.reshape(outputs, inputs, blocks, grid, blocks, grid)
     return x.permute(0, 3, 5, 1, 2, 4).reshape(outputs, -1, blocks, blocks)

@@ -1,7 +1,7 @@
-"""The ONNX graph of a `TransformerNet`, written node by node.
+"""Builds the ONNX graph of a `TransformerNet` node by node.
 
-torch.onnx.export takes half a minute for this network on two cores, most of it imports and
-tracing; written by hand it takes a tenth of a second, and folding is plain to see.
+torch.onnx.export takes half a minute for this network on two cores, mostly for imports and tracing;
+this takes a tenth of a second, and shows what is folded.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from nst.train.export.graph_subpixel import subpixel_graph
 
 
 def transformer_graph(network: TransformerNet, *, for_int8: bool = False) -> onnx.ModelProto:
-    """`network` with everything around it: uint8 RGB of any size in, the same out.
+    """Build the graph of `network`, from uint8 RGB of any size to the same.
 
     The scaling to [-1, 1] and back is folded into the first and the last convolution.
 
     Args:
         for_int8: pad and shuffle the image as bytes. For floats that gains nothing on a CPU, and
-            ONNX Runtime's CUDA provider pads no bytes and waits for the GPU to compute a shape.
+            ONNX Runtime's CUDA provider can't pad bytes and waits for the GPU to compute a shape.
     """
     graph = GraphBuilder()
     sides = graph.add("Shape", [INPUT_NAME], start=1, end=3)
@@ -32,12 +32,10 @@ def transformer_graph(network: TransformerNet, *, for_int8: bool = False) -> onn
         x = subpixel_graph(graph, network, sides, for_int8)
     else:
         x = _johnson(graph, network)
-    # The padding goes, and with it what strides have rounded up.
-    starts, axes = (
-        graph.numbers(network.export_padding, network.export_padding),
-        graph.numbers(1, 2),
-    )
-    ends = graph.add("Add", [sides, starts]) if network.export_padding else sides
+    # Cut off the padding, and what strides have rounded up.
+    padding = network.export_padding
+    starts, axes = graph.numbers(padding, padding), graph.numbers(1, 2)
+    ends = graph.add("Add", [sides, starts]) if padding else sides
     graph.add("Slice", [x, starts, ends, axes], OUTPUT_NAME)
     return graph.build("TransformerNet")
 

@@ -1,4 +1,4 @@
-"""A graph of ONNX nodes, written one by one."""
+"""Builds an ONNX graph node by node."""
 
 from __future__ import annotations
 
@@ -21,24 +21,30 @@ from nst.train.export.folding import take_apart
 
 OPSET = 18
 IR_VERSION = 10  # the newest that the oldest supported ONNX Runtime reads
-EXACT = "exact"  # names that begin so stay in fp32 at every precision
+EXACT = "exact"  # prefix of the nodes and weights that stay in fp32 at every precision
 
 
 class GraphBuilder:
-    """Nodes and weights of a graph; each method adds nodes and returns the name of its output."""
+    """Nodes and weights of a graph; each method adds nodes and returns the name of their output.
+
+    Attributes:
+        biases_apart: write a bias as an addition: on a CUDA GPU that takes half as long as a bias
+            of Conv, and on a CPU ONNX Runtime fuses it again.
+        measure: adds the scales [N, C] of a `SubsampledRMSNorm`, from the name of its sample.
+        statistics: number of channels whose statistics the graph measures in a frame.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
         self._names: dict[tuple[Any, ...], str] = {}
         self._exact = False
-        # On a CUDA GPU an addition takes half as long as a bias; on a CPU it becomes one.
         self.biases_apart = False
-        # Makes the scales of a `SubsampledRMSNorm` from the values that it samples.
         self.measure: Callable[[str, SubsampledRMSNorm], str] | None = None
-        self.statistics = 0  # how many channels' the graph takes from a frame
+        self.statistics = 0
 
     def add(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
+        """Add a node of an operator `kind`."""
         prefix = f"{EXACT}_" if self._exact else ""
         output = output or f"{prefix}{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
@@ -46,7 +52,7 @@ class GraphBuilder:
 
     @contextmanager
     def exact(self) -> Iterator[None]:
-        """What is added within stays in fp32 at every precision."""
+        """Keep the nodes and constants added inside in fp32 at every precision."""
         self._exact = True
         try:
             yield
@@ -54,10 +60,11 @@ class GraphBuilder:
             self._exact = False
 
     def numbers(self, *values: int) -> str:
+        """Add an int64 vector."""
         return self.constant(np.array(values))
 
     def constant(self, value: NDArray[Any] | np.float32, *, shared: bool = True) -> str:
-        """The name of a value; equal ones are kept once, if they may be shared."""
+        """Add a constant; equal ones are stored once, unless `shared` is False."""
         array = np.asarray(value, order="C")
         prefix = EXACT if self._exact else "constant"
         place = -1 if shared else len(self.weights)
@@ -68,23 +75,25 @@ class GraphBuilder:
         return self._names[key]
 
     def reflect(self, x: str, pad: int) -> str:
+        """Pad [N, C, H, W] by reflection on every side."""
         pads = np.array([0, 0, pad, pad, 0, 0, pad, pad], np.int64)
         return self.add("Pad", [x, self.constant(pads)], mode="reflect")
 
     def strip(self, x: str, axis: int, places: range) -> str:
-        """`x` at some places along an axis; places below zero are counted from its end."""
+        """Slice `x` along an axis; places below zero are counted from its end."""
         end = places.stop
         if (places.start < 0) != (end < 0):
-            end = np.iinfo(np.int32).max * places.step  # to the very end, or the beginning
+            end = np.iinfo(np.int32).max * places.step  # to the end of the axis, or its beginning
         numbers = (places.start, end, axis, places.step)
         return self.add("Slice", [x, *(self.numbers(number) for number in numbers)])
 
     def trim(self, x: str, border: int) -> str:
-        """[N, C, H, W] without so many positions on every side."""
+        """Cut `border` positions off every side of [N, C, H, W]."""
         starts, ends, axes = ((border,) * 2, (-border,) * 2, (2, 3))
         return self.add("Slice", [x, *(self.numbers(*n) for n in (starts, ends, axes))])
 
     def conv(self, x: str, layer: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> str:
+        """Convolve with the padding and the stride of `layer`."""
         pad = int(layer.padding[0])
         x = self.reflect(x, pad) if pad else x
         return self.plain_conv(x, weight, bias, layer.stride)
@@ -96,6 +105,7 @@ class GraphBuilder:
         bias: Tensor | None,
         strides: tuple[int, ...] = (1, 1),
     ) -> str:
+        """Convolve without padding."""
         inputs = [x, self.constant(as_array(weight))]
         if bias is not None and not self.biases_apart:
             inputs.append(self.constant(as_array(bias)))
@@ -107,44 +117,45 @@ class GraphBuilder:
     def normalized_conv(
         self, x: str, weight: Tensor, bias: Tensor | None, norm: SubsampledRMSNorm, stride: int = 1
     ) -> str:
-        """A convolution and its normalisation, which it is computed for in a few places first."""
+        """Convolve and normalise: a sample of the positions is computed first, for the scales."""
         if self.measure is None:
-            raise ExportError("normalisation by a sample has no ONNX form in this architecture")
+            raise ExportError("SubsampledRMSNorm has no ONNX form in this architecture")
         sample = self.plain_conv(x, weight, bias, (STEP * stride,) * 2)
         scale = self.add("Cast", [self.measure(sample, norm)], to=TensorProto.FLOAT)
         scale = self.add("Unsqueeze", [scale, self.numbers(2, 3)])
         return self.add("Mul", [self.plain_conv(x, weight, bias, (stride, stride)), scale])
 
     def bytes(self, x: str) -> str:
-        """Floats as pixels: clipped, rounded, uint8."""
+        """Convert floats to pixels: clip to [0, 255], round, cast to uint8."""
         x = self.add("Clip", [x, self.constant(np.float32(0)), self.constant(np.float32(255))])
         return self.add("Cast", [self.add("Round", [x])], to=TensorProto.UINT8)
 
     def split(self, x: str, sizes: str, parts: int, axis: int) -> list[str]:
-        """`x` in parts along an axis."""
+        """Split `x` into `parts` along an axis; return the name of each."""
         first = self.add("Split", [x, sizes], axis=axis)
         names = [first, *(f"{first}_{part}" for part in range(1, parts))]
         self.nodes[-1].output.extend(names[1:])
         return names
 
     def view(self, x: str, *shape: str) -> str:
-        """`x` in another shape, given in parts that are computed."""
+        """Reshape `x`; `shape` names tensors that concatenate to the new shape."""
         return self.add("Reshape", [x, self.add("Concat", shape, axis=0)])
 
     def swap(self, x: str, *shape: str) -> str:
-        """View `x` in a `shape` of four axes, then exchange the middle ones."""
+        """Reshape `x` to four axes, then exchange the middle two."""
         return self.add("Transpose", [self.view(x, *shape)], perm=[0, 2, 1, 3])
 
     def instance_norm(self, x: str, layer: nn.InstanceNorm2d) -> str:
-        own = partial(self.constant, shared=False)  # quantisation changes each by itself
+        """Add an instance normalisation with weights of its own: quantisation changes each."""
+        own = partial(self.constant, shared=False)
         inputs = [x, own(as_array(layer.weight)), own(as_array(layer.bias))]
         return self.add("InstanceNormalization", inputs, epsilon=layer.eps)
 
     def module(self, x: str, module: nn.Module) -> str:
-        """Add any block of the networks.
+        """Add a block of the networks.
 
         Raises:
-            ExportError: a module that has no ONNX form here.
+            ExportError: the module has no ONNX form here.
         """
         if isinstance(module, ConvLayer):
             convolution, weight, bias, rest = take_apart(module)
@@ -179,13 +190,13 @@ class GraphBuilder:
         raise ExportError(f"{type(module).__name__} has no ONNX form in nst")
 
     def build(self, name: str) -> onnx.ModelProto:
-        """The model with its uint8 [N, H, W, 3] input and output, of the nodes that these need."""
+        """Make the model, uint8 [N, H, W, 3] in and out, of the nodes that its outputs need."""
         shape: list[str | int | None] = ["batch", "height", "width", 3]
         inputs = [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, shape)]
         outputs = [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.UINT8, shape)]
         if self.statistics:
             make, count = helper.make_tensor_value_info, self.statistics
-            # The default is NaN, for each frame's own; others hold for all frames of a batch.
+            # NaN, the default, means each frame's own; other values hold for all frames of a batch.
             inputs.append(make(HELD_NAME, TensorProto.FLOAT, [1, count]))
             outputs.append(make(STATISTICS_NAME, TensorProto.FLOAT, ["batch", count]))
         needed = {value.name for value in outputs}
@@ -205,6 +216,6 @@ class GraphBuilder:
 
 
 def as_array(tensor: Tensor) -> NDArray[np.float32]:
-    """A weight as a file holds it: float32, from whatever device."""
+    """Convert a weight to a float32 array on the CPU."""
     array: NDArray[np.float32] = tensor.detach().cpu().float().numpy()
     return array

@@ -1,7 +1,7 @@
-"""The graph of the architecture `subpixel`: all convolutions at a quarter of the resolution.
+"""Builds the ONNX graph of the architecture `subpixel`.
 
-The pixels of a block are channels there; upsampling and the full resolution exist only on paper,
-and memory moves as bytes, in whole blocks.
+All its convolutions run at a quarter of the resolution, where the pixels of a 4×4 block are
+channels; nothing is upsampled, and for int8 pixels move as bytes, in whole blocks.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from nst.train.export.graph_builder import GraphBuilder, as_array
 
 
 def subpixel_graph(graph: GraphBuilder, network: TransformerNet, sides: str, for_int8: bool) -> str:
-    """The repainted image, uint8 NHWC, its sides rounded up to whole blocks.
+    """Add the network; the result is uint8 NHWC RGB, with sides rounded up to whole blocks.
 
     Args:
-        sides: name of the image's height and width.
+        sides: name of the tensor that holds the image's height and width.
         for_int8: as in `nst.train.export.graph.transformer_graph`.
     """
     grid = network.grid
@@ -61,10 +61,11 @@ def subpixel_graph(graph: GraphBuilder, network: TransformerNet, sides: str, for
 
 
 def _as_floats(graph: GraphBuilder, image: str, context: int, overhang: int) -> str:
-    """The image with its contexts reflected, and what whole blocks may need, float NCHW.
+    """Return the image as float NCHW, continued by reflection on every side.
 
-    The contexts are strips of the image, laid beside it: ONNX Runtime's CUDA provider pads no
-    bytes, and takes longer to pad floats than for all the rest of the network.
+    Each side gets `context` pixels; below and to the right, `overhang` more complete the last
+    block. They are concatenated slices of the image: ONNX Runtime's CUDA provider can't pad bytes,
+    and takes longer to pad floats than for all the rest of the network.
     """
     x = image
     for axis in (1, 2):
@@ -76,10 +77,13 @@ def _as_floats(graph: GraphBuilder, image: str, context: int, overhang: int) -> 
 
 
 def _reflected(context: int, overhang: int) -> tuple[list[range], list[range]]:
-    """Where along an axis its contexts come from: places from its start on, and from its end.
+    """Find the places along an axis whose reflection makes the context before and after it.
 
     Args:
-        overhang: how much longer the second is.
+        overhang: pixels by which the context after the axis is longer.
+
+    Returns:
+        Ranges counted from the start of the axis, and ranges counted from its end.
     """
     length = 4 * context
     places = np.arange(length)
@@ -91,7 +95,7 @@ def _reflected(context: int, overhang: int) -> tuple[list[range], list[range]]:
 
 
 def _runs(places: NDArray[np.int64]) -> list[range]:
-    """Whole numbers, each one from the one before, as ranges up and down."""
+    """Split integers into the ranges, up or down, of which they consist."""
     runs = []
     for part in np.split(places, np.flatnonzero(np.diff(places, 2)) + 2):
         first, last = int(part[0]), int(part[-1])
@@ -103,10 +107,11 @@ def _runs(places: NDArray[np.int64]) -> list[range]:
 def _as_blocks(
     graph: GraphBuilder, image: str, sides: str, grid: int, context: int
 ) -> tuple[str, str]:
-    """The image, its contexts reflected, as floats [N, 3·grid², rows, columns].
+    """Reflect the image by `context` pixels, and view it as blocks of grid × grid pixels.
 
     Returns:
-        That, and how many rows and columns cover the image without its contexts.
+        The blocks, float [N, 3·grid², rows, columns], and the name of the number of rows and
+        columns of blocks that cover the image without its context.
     """
     number = graph.numbers
     rounded = graph.add("Add", [sides, number(grid - 1)])
@@ -121,6 +126,7 @@ def _as_blocks(
     x = graph.add("Pad", [x, pads], mode="reflect")
     around = graph.add("Add", [blocks, number(2 * context // grid)])
     across = graph.add("Gather", [around, number(1)])
+    # [N · rows, grid, columns, 3 · grid], and then the axes of a block side by side.
     x = graph.swap(x, number(-1, grid), across, number(3 * grid))
     x = graph.view(x, number(-1), around, number(3 * grid**2))
     x = graph.add("Transpose", [x], perm=[0, 3, 1, 2])
@@ -128,7 +134,7 @@ def _as_blocks(
 
 
 class _Statistics:
-    """Root mean squares of the frame's channels: measured, or those that are handed in."""
+    """Adds the root mean squares of a frame's channels: the measured or the held ones."""
 
     def __init__(self, graph: GraphBuilder, network: TransformerNet) -> None:
         self.graph, self.found = graph, list[str]()
@@ -144,7 +150,7 @@ class _Statistics:
             self._held = iter(parts)
 
     def __call__(self, sample: str, norm: SubsampledRMSNorm) -> str:
-        """Scales of the next normalisation, [N, C]."""
+        """Add the scales of the next normalisation, [N, C]."""
         graph, sides = self.graph, self.graph.numbers(2, 3)
         with graph.exact():
             weight, epsilon = (
@@ -160,7 +166,7 @@ class _Statistics:
             return graph.add("Div", [weight, used])
 
     def end(self) -> None:
-        """Give out what was measured."""
+        """Add the output with all measured statistics."""
         graph = self.graph
         if graph.statistics:
             with graph.exact():

@@ -1,4 +1,4 @@
-"""How much a model computes: its multiply-accumulates, counted on the ONNX graph."""
+"""Counts the multiply-accumulates (MACs) of a model on its ONNX graph."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from onnx import helper, shape_inference
 
 from nst.errors import ExportError
 
-# Position of the weights among the inputs; those behind DequantizeLinear keep their shape.
+# Position of the weights among the inputs; DequantizeLinear keeps their shape.
 _CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
 _PRODUCTS = {"MatMul", "MatMulInteger", "QLinearMatMul"}
-# Multiplies too, in ways that no model of this kind has needed yet.
+# Operators that multiply too, and that no style model has needed so far.
 _UNKNOWN = {"Attention", "DeformConv", "Einsum", "GRU", "LSTM", "RNN", "If", "Loop", "Scan"}
 
 
 def count_macs(model: onnx.ModelProto, size: tuple[int, int]) -> int:
-    """Multiply-accumulates of convolutions and matrix products for one image.
+    """Count the multiply-accumulates of convolutions and matrix products for one image.
 
-    Padding counts as if it were computed, and what is done element by element does not count, as
-    is the custom.
+    As is usual, products with padding count and element-wise operations do not.
 
     Args:
-        model: takes one image, [N, H, W, 3] or [N, 3, H, W].
-        size: (height, width) of the image; where the file fixes its own, that holds.
+        model: a model that takes one image, [N, H, W, 3] or [N, 3, H, W].
+        size: (height, width) of the image; a size fixed in the model takes precedence.
 
     Raises:
         ExportError: the shapes can't be inferred, or an operator can't be counted.
@@ -46,7 +45,7 @@ def count_macs(model: onnx.ModelProto, size: tuple[int, int]) -> int:
 
 
 def _count(model: onnx.ModelProto) -> int:
-    """Multiply-accumulates of a model of one size.
+    """Count the multiply-accumulates of a model whose input size is fixed.
 
     Raises:
         KeyError: the shape of a tensor is unknown.
@@ -62,7 +61,7 @@ def _count(model: onnx.ModelProto) -> int:
 
 
 def _fold_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` with what it computes of its sizes computed: onnx follows only some of it.
+    """Fold computations on sizes into constants: onnx infers shapes through only some of them.
 
     Raises:
         ExportError: ONNX Runtime can't load the model.
@@ -76,13 +75,13 @@ def _fold_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
             onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # ONNX Runtime has no root of its own
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise ExportError(f"the model's shapes cannot be inferred: {error}") from error
         return onnx.load(options.optimized_model_filepath)
 
 
 def _set_size(model: onnx.ModelProto, size: tuple[int, int]) -> int:
-    """Fix the input's open sides in place; return its batch size."""
+    """Fix the open sides of the input in place; return its batch size."""
     graph = model.graph
     weights = {weight.name for weight in graph.initializer}
     images = [value for value in graph.input if value.name not in weights]
@@ -93,7 +92,7 @@ def _set_size(model: onnx.ModelProto, size: tuple[int, int]) -> int:
     wanted = (1, *size, 3) if channels_last else (1, 3, *size)
     for dim, side in zip(dims, wanted, strict=True):
         dim.dim_value = dim.dim_value or side
-    # What the file says of shapes inside was said of an open size.
+    # Inner shapes in the file were inferred for open sizes.
     del graph.value_info[:]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
@@ -104,7 +103,7 @@ def _set_size(model: onnx.ModelProto, size: tuple[int, int]) -> int:
 def _node_macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
     kind = node.op_type
     if node.domain not in ("", "ai.onnx") or kind in _UNKNOWN:
-        # Another maker's quantisation and the like; only what surely multiplies nothing passes.
+        # Operators of other domains, of which only these are known not to multiply.
         if kind in ("QuantizeLinear", "DequantizeLinear"):
             return 0
         raise ExportError(f"the operator {kind} of {node.domain or 'ONNX'} cannot be counted")

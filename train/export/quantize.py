@@ -1,7 +1,7 @@
-"""Smaller precisions of an exported graph: half floats, and 8-bit integers.
+"""Converts an exported graph to fp16 or int8.
 
 int8 is static and per channel, in the QDQ form that ONNX Runtime turns into integer convolutions
-(Nagel et al. 2021, "A White Paper on Neural Network Quantization", gives the terms used here).
+(for the terms see Nagel et al. 2021, "A White Paper on Neural Network Quantization").
 """
 
 from __future__ import annotations
@@ -23,24 +23,26 @@ from nst.train.export.calibrate import Floats, Params, best_params, calibrate, c
 from nst.train.export.graph_builder import EXACT
 from nst.train.export.rounding import Doubles, observe, round_weights
 
-# Nodes that move values and change none: they work on integers as they do on floats.
+# Operators that move values without changing them, so they work on integers as on floats.
 _MOVES = frozenset({"Pad", "Reshape", "Resize", "Slice", "Transpose"})
-# A wide convolution to few channels stays in float: integer kernels compute sixteen channels or
-# more at once, so Johnson's 9×9 to RGB takes twice as long in them, and a gigabyte.
+# A convolution with fewer output channels and a larger kernel stays in float: integer kernels
+# compute 16 channels or more at once, so Johnson's 9×9 to RGB takes twice as long, and a gigabyte.
 _FEW_CHANNELS, _WIDE = 8, 5
-# Seven bits: the products of CPUs without VNNI saturate at eight (vpmaddubsw adds two in 16 bits).
+# Seven bits, because CPUs without VNNI add pairs of products in 16 bits (vpmaddubsw saturates).
 _WEIGHT_MOST = 63
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` (fp32) with weights and arithmetic in half precision; it still takes and gives uint8.
+    """Convert a `model` (fp32) to weights and arithmetic in fp16; input and output stay uint8.
 
-    Meant for GPUs: ONNX Runtime's CPU provider widens every node again, so what is compared there
-    shows the rounding of the weights, not of the sums.
+    It is meant for GPUs: ONNX Runtime's CPU provider computes in fp32, so a comparison there shows
+    the rounding of the weights, not of the sums.
 
     Raises:
-        ExportError: a weight is beyond what fp16 holds.
+        ExportError: a weight is too large for fp16.
     """
+    # Libraries do worse: onnxconverter-common 1.16 makes invalid graphs of ours, ONNX Runtime 1.32
+    # (transformers.float16) unsorted ones with 51 more Casts, and both clip large weights silently.
     half = copy.deepcopy(model)
     kept = {node.input[2] for node in half.graph.node if node.op_type == "Resize"} | {HELD_NAME}
     for weight in half.graph.initializer:
@@ -59,16 +61,16 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_int8(model: onnx.ModelProto, photographs: Sequence[Array]) -> onnx.ModelProto:
-    """`model` (fp32, of `nst.train.export.graph`) with its convolutions in 8-bit integers.
+    """Convert a `model` (fp32, of `nst.train.export.graph`) to convolutions in 8-bit integers.
 
-    The image's bytes feed the first convolution, and the last one's are the result if it is no
-    wide one. What lies between two convolutions stays integer where it is padding, resizing, ReLU
-    or the sum of two integer tensors; instance normalisation stays in float. Normalisation by a
-    sample costs the whole frame nothing: it becomes the scale of the convolution's weights. ONNX
-    Runtime has that for one image at a time, so such a file takes one.
+    The bytes of the image feed the first convolution, and those of the last convolution are the
+    result, unless it stays in float. Between convolutions, padding, resizing, ReLU and sums of two
+    integer tensors stay in integers; instance normalisation stays in float. `SubsampledRMSNorm`
+    becomes the scale of the convolution's weights, at no cost for the whole frame. ONNX Runtime
+    supports that for one image at a time, so such a file takes a batch of one.
 
     Args:
-        photographs: content to calibrate on, HWC uint8 RGB.
+        photographs: images to calibrate on, HWC uint8 RGB.
     """
     model = copy.deepcopy(model)
     _equalize(model, photographs)
@@ -79,21 +81,21 @@ _BYTES = Params(np.float32(1), np.uint8(0))  # pixels are integers already
 
 
 class _Quantizer:
-    """Rebuilds a graph's list of nodes with integers between them."""
+    """Rebuilds the nodes of a graph with integer tensors between them."""
 
     def __init__(self, model: onnx.ModelProto, photographs: Sequence[Array]) -> None:
         self.model, self.photographs = model, photographs
         self.nodes = [copy.deepcopy(node) for node in model.graph.node]
         self.weights = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
-        # Of the graph as it was: `nodes` change while the new one is built.
+        # Of the original graph: `nodes` change while the new graph is built.
         self.producer = {output: node for node in model.graph.node for output in node.output}
         self.consumers = _consumers(model.graph.node)
         self.integer_convs = {
             node.output[0] for node in self.nodes if node.op_type == "Conv" and self._narrow(node)
         }
         self.scaled = self._find_scaled()
-        self.integers: dict[str, str] = {}  # float tensor -> its integer twin
-        self.integer_only: set[str] = set()  # read by nobody as the float that it was
+        self.integers: dict[str, str] = {}  # float tensor -> its integer version
+        self.integer_only: set[str] = set()  # float tensors that only integer nodes read
         self.params: dict[str, Params] = {}
         self.inputs = observe(
             model, [n for n in model.graph.node if n.output[0] in self.integer_convs], photographs
@@ -103,6 +105,7 @@ class _Quantizer:
         self.constants: dict[str, onnx.TensorProto] = {}
 
     def run(self) -> onnx.ModelProto:
+        """Build the quantised model."""
         wanted = self._tensors()
         pixels = self._pixels()
         ranges = calibrate(self.model, sorted(wanted - pixels), self.photographs)
@@ -114,7 +117,7 @@ class _Quantizer:
             output = node.output[0]
             if output in skipped:
                 continue
-            if output in pixels:  # uint8 goes on as it is
+            if output in pixels:  # the uint8 pixels replace the float ones
                 self.integers[output] = node.input[0]
                 continue
             if output in self.scaled:
@@ -130,7 +133,7 @@ class _Quantizer:
             else:
                 self._float(node)
             if output == last and output in self.integer_convs:
-                # Clip, Round and Cast are what quantising to whole levels does.
+                # Quantising to whole levels replaces Clip, Round and Cast.
                 tail = self._chain_down(output)
                 self.integers[tail[-1]] = self._quantize(output, _BYTES)
                 skipped.update(tail)
@@ -153,7 +156,7 @@ class _Quantizer:
         return channels >= _FEW_CHANNELS or height <= _WIDE
 
     def _find_scaled(self) -> dict[str, str]:
-        """Convolutions whose channels are multiplied by what is computed, and the products."""
+        """Map convolutions whose channels are multiplied by computed scales to the products."""
         return {
             node.input[0]: node.output[0]
             for node in self.nodes
@@ -163,23 +166,23 @@ class _Quantizer:
         }
 
     def _tensors(self) -> set[str]:
-        """Float tensors that get an integer twin: what feeds a convolution and what it gives."""
+        """Return the float tensors to quantise: the inputs and outputs of convolutions."""
         fed: set[str] = set()
         for node in self.nodes:
             if node.output[0] in self.integer_convs:
                 fed.add(self._root(node.input[0]))
                 product = self.scaled.get(node.output[0], node.output[0])
                 self.integer_only.add(self._after_relu(product))
-            # A sum is of integers if both its terms are, as where normalisation folds away.
+            # A sum of two integer tensors is integer, as where normalisation is folded away.
             if node.op_type == "Add" and all(
                 self._root(name) in self.integer_only for name in node.input
             ):
                 self.integer_only.add(self._after_relu(node.output[0]))
-        self.integer_only.discard(self._last())  # whole levels, not 256 of its own
+        self.integer_only.discard(self._last())  # it is quantised to whole levels
         return fed | self.integer_only
 
     def _root(self, name: str) -> str:
-        """Where the values of a tensor were computed: up through nodes that only move them."""
+        """Return the tensor whose values `name` holds, moved by `_MOVES` or not at all."""
         while (node := self.producer.get(name)) is not None and node.op_type in _MOVES:
             name = node.input[0]
         return name
@@ -190,7 +193,7 @@ class _Quantizer:
         return str(users[0].output[0]) if alone else name
 
     def _pixels(self) -> set[str]:
-        """Tensors that hold the image as floats."""
+        """Return the tensors that hold the image as floats."""
         return {
             node.output[0]
             for node in self.nodes
@@ -198,7 +201,7 @@ class _Quantizer:
         }
 
     def _last(self) -> str:
-        """The output of the last convolution."""
+        """Return the output of the last convolution."""
         return str([node for node in self.nodes if node.op_type == "Conv"][-1].output[0])
 
     def _chain_down(self, name: str) -> list[str]:
@@ -221,7 +224,7 @@ class _Quantizer:
         self.built.append(node)
 
     def _rounded(self, node: onnx.NodeProto) -> tuple[NDArray[np.int8], Floats, Doubles]:
-        """A convolution's weights as integers, their scales, and the shift of what comes out."""
+        """Return a convolution's weights as integers, their scales, and the mean output error."""
         name = node.input[1]
         if name not in self.rounded:
             weight: Floats = self.weights[name]
@@ -233,17 +236,17 @@ class _Quantizer:
         return self.rounded[name]
 
     def _rounded_bias(self, node: onnx.NodeProto) -> tuple[NDArray[np.int32], Floats]:
-        """A convolution's bias as integers, and their scales: those of the products."""
+        """Return a convolution's bias as integers, and their scales: those of the products."""
         _, weight_scale, shift = self._rounded(node)
         scale = weight_scale * self.params[self._root(node.input[0])].scale
         bias = np.rint((self.weights[node.input[2]] - shift) / scale.astype(np.float64))
         return np.clip(bias, -(2**31) + 1, 2**31 - 1).astype(np.int32), scale
 
     def _scaled_conv(self, node: onnx.NodeProto, product: str) -> None:
-        """conv(x) · scale, which is [1, C, 1, 1] and computed; then ReLU, if there is one.
+        """Add conv(x) · scale and the ReLU after it, where scale [1, C, 1, 1] is computed.
 
-        The sums of integers are what they were, and only count by another scale. Nothing could go
-        into the bias as well: ONNX Runtime's fast kernels want one that is constant.
+        The scale multiplies that of the weights, so the integer sums do not change. It could not
+        change the bias too: ONNX Runtime's fast kernels need a constant bias.
         """
         root, name, result = self._root(node.input[0]), node.name, self._after_relu(product)
         rounded, weight_scale, _ = self._rounded(node)
@@ -264,7 +267,7 @@ class _Quantizer:
         self.integers[result] = output
 
     def _move(self, node: onnx.NodeProto) -> None:
-        """Padding, resizing and the like, on the integers."""
+        """Move integers instead of floats."""
         node.input[0] = self.integers[node.input[0]]
         self.integers[node.output[0]] = node.output[0]
         self.built.append(node)
@@ -273,7 +276,7 @@ class _Quantizer:
         integer_sum = node.op_type == "Add" and node.output[0] in self.integer_only
         for index, name in enumerate(node.input):
             root = self._root(name)
-            moved = name != root  # there is no float version of it any more
+            moved = name != root  # its float version no longer exists
             if name in self.integers and (moved or integer_sum or root in self.integer_only):
                 node.input[index] = self._dequantize(self.integers[name], self.params[root])
         self.built.append(node)
@@ -313,8 +316,8 @@ class _Quantizer:
 def _equalize(model: onnx.ModelProto, photographs: Sequence[Array]) -> None:
     """Give every channel before an instance normalisation mean 0 and deviation 1, in place.
 
-    The normalisation undoes it, and one 8-bit scale then serves all channels alike. Where its ε
-    counts, because a channel hardly varies, the normalisation's own scale makes up for it.
+    The normalisation undoes the change, and one 8-bit scale then serves all channels alike. Its
+    own scale compensates for its ε, which counts in a channel that hardly varies.
     """
     nodes = list(model.graph.node)
     consumers = _consumers(nodes)
@@ -333,8 +336,8 @@ def _equalize(model: onnx.ModelProto, photographs: Sequence[Array]) -> None:
         epsilon = norm.attribute[0].f
         deviation = np.sqrt(variance + epsilon)
         scale = weights[norm.input[1]]
-        made_up = numpy_helper.to_array(scale) * np.sqrt(variance / deviation**2 + epsilon)
-        scale.CopyFrom(numpy_helper.from_array(made_up.astype(np.float32), scale.name))
+        compensated = numpy_helper.to_array(scale) * np.sqrt(variance / deviation**2 + epsilon)
+        scale.CopyFrom(numpy_helper.from_array(compensated.astype(np.float32), scale.name))
         weight = weights[conv.input[1]]
         values = numpy_helper.to_array(weight) / deviation[:, None, None, None]
         weight.CopyFrom(numpy_helper.from_array(values.astype(np.float32), weight.name))

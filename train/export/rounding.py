@@ -1,8 +1,8 @@
-"""Integer weights that leave what a convolution gives nearly as it was, on inputs as it gets them.
+"""Rounds weights to int8, minimising the output error on calibration data.
 
-Rounded in turn, the weights that are left make up for the errors so far, as far as the inputs go
-together (GPTQ: Frantar et al. 2022). The mean of what remains goes into the bias (Nagel et al.
-2021, section 4.2).
+Weights are rounded in turn, and those not yet rounded compensate for the errors so far as far as
+their inputs correlate (GPTQ: Frantar et al. 2022). The mean of the remaining error is subtracted
+from the bias (Nagel et al. 2021, section 4.2).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from nst.train.export.calibrate import Floats, activations
 
 Doubles = NDArray[np.float64]
 
-_PATCHES = 400  # looked at in each photograph
-_DAMPING = 1e-6  # share of the mean variance that is added to all
+_PATCHES = 400  # patches sampled from each photograph
+_DAMPING = 1e-6  # share of the mean variance that is added to every variance
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a convolution sees under its kernel.
+    """Moments of the input patches under the kernel of a convolution.
 
     Attributes:
         mean: [K], K = C · height · width in the order of a weight [O, C, height, width].
@@ -40,7 +40,9 @@ class Inputs:
 def observe(
     model: onnx.ModelProto, convolutions: Iterable[onnx.NodeProto], photographs: Sequence[Array]
 ) -> dict[str, Inputs]:
-    """The inputs of convolutions, by their weights' name; of several with the same, of the first.
+    """Measure the inputs of convolutions; return them by the name of the weight.
+
+    Of several convolutions that share a weight, the first is measured.
 
     Args:
         photographs: HWC uint8 RGB.
@@ -75,17 +77,22 @@ def observe(
 def round_weights(
     weight: Floats, scale: Floats, inputs: Inputs, noise: float, most: int
 ) -> tuple[NDArray[np.int8], Doubles]:
-    """Weights as integers of -`most` to `most`, and how much they add to what comes out, [O].
+    """Round weights to int8, minimising the output error on calibration data (GPTQ).
 
     Args:
         weight: [O, C, height, width].
-        scale: [O], of the integers.
-        noise: variance of the rounding of each input.
+        scale: [O], real value of one integer step for each output channel.
+        inputs: moments of the convolution's inputs.
+        noise: variance of the rounding error of each input.
+        most: largest magnitude of the integers.
+
+    Returns:
+        The integers, [O, C, height, width], and the mean error of the outputs, [O].
     """
     exact = weight.reshape(len(weight), -1).astype(np.float64)
     variance = noise + _DAMPING * inputs.covariance.diagonal().mean() + 1e-12
     spread = inputs.covariance + variance * np.eye(len(inputs.mean))
-    # Row i tells how those after i make up for an error of i.
+    # Row i holds how weight i and those after it change to compensate for an error of weight i.
     rows = np.linalg.cholesky(np.linalg.inv(spread)).T
     left, unit = exact.copy(), scale.astype(np.float64)
     rounded = np.empty_like(exact)

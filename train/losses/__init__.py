@@ -1,1 +1,1 @@
-"""The losses of training beside the perceptual one."""
+"""The losses of training besides the perceptual loss."""

@@ -1,9 +1,9 @@
-"""The checkerboard loss: what is plain is to be painted the same in all pixels of a block.
+"""The checkerboard loss: penalises patterns that repeat in every block of a flat area.
 
-Strides leave dots and meshes in skies and walls (docs/inspect.md): of the pixels of a block, some
-come out brighter than others, in block after block. The grain of a camera brings it out, and a
-network sees little of it in crops full of things, so fields that hold nothing else are made: of the
-colours that photographs have, greys and whites above all, shaded as skies and walls are.
+Strides leave dots and meshes in skies and walls (docs/inspect.md): within a block, some pixels come
+out brighter than others, in every block alike. Camera grain makes it stronger. Crops of photographs
+show little of it, so the loss is measured on fields that are made for it: flat but for a slight
+shading and grain, in the colours of photographs, above all greys and whites.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from torch import Tensor
 
 from nst.models.transformer import TransformerNet
 
-FIELDS = 4  # a step, of the corners of crops
-FIELD_SIDE = 64  # pixels of a field that are judged, if the crops are as large
-BLOCK = 8  # pixels: two of the networks' strides, for blocks may take turns
-SHADE = 0.4  # by how much a field gets brighter from pixel to pixel at most, levels
-TINT = 0.3  # by how much more or less in one channel, of that
-GRAIN = 3.0  # its standard deviation at most, levels
-_UNSEEN = 16  # pixels around, of a network that pads: there it paints what padding tells it
+FIELDS = 4  # fields a step, one in each corner of the crops
+FIELD_SIDE = 64  # side of the measured part of a field, pixels, if the crops are large enough
+BLOCK = 8  # side of a block, pixels: two strides of the networks, as neighbouring blocks may differ
+SHADE = 0.4  # largest slope of the shading, levels per pixel
+TINT = 0.3  # largest relative difference of the slope between channels
+GRAIN = 3.0  # largest standard deviation of the grain, levels
+_IGNORED = 16  # border that is ignored where a network pads, pixels: padding changes what it paints
 
 
 def plain_fields(crops: Tensor, context: int) -> Tensor:
-    """Pieces of crops, each with a field of a shaded colour and a grain within.
+    """Cut pieces out of crops, and fill the middle of each with a shaded colour and grain.
 
-    The photograph around it is what a network that normalises takes its measure from.
+    The photograph around a field gives normalisation realistic statistics.
 
     Args:
-        crops: float [B, 3, H, W] in [0, 255], contexts included.
-        context: of the network.
+        crops: float [B, 3, H, W] in [0, 255], with their context.
+        context: context of the network, pixels.
 
     Returns:
-        float [FIELDS, 3, S, S].
+        float [FIELDS, 3, S, S] in [0, 255].
     """
-    around = context or _UNSEEN
+    around = context or _IGNORED
     side = min(FIELD_SIDE + 2 * around, *crops.shape[2:])
     down, right = (length - side for length in crops.shape[2:])
     corners = ((0, 0), (0, right), (down, 0), (down, right))
@@ -44,22 +44,22 @@ def plain_fields(crops: Tensor, context: int) -> Tensor:
     ]
     fields = torch.stack(pieces)
     inside = slice(around // 2, -(around // 2))
-    plain = fields[..., inside, inside]
+    flat = fields[..., inside, inside]
     grain = GRAIN * torch.rand(FIELDS, 1, 1, 1, device=crops.device)
-    color = _colors(crops.device) + _shading(plain.shape[2], crops.device)
-    plain.copy_((color + grain * torch.randn_like(plain)).clamp(0, 255))
+    color = _colors(crops.device) + _shading(flat.shape[2], crops.device)
+    flat.copy_((color + grain * torch.randn_like(flat)).clamp(0, 255))
     return fields
 
 
 def _colors(device: torch.device) -> Tensor:
-    """[FIELDS, 3, 1, 1]: mostly of little chroma, and now and then as white or black as can be."""
+    """Draw colours [FIELDS, 3, 1, 1]: most have little chroma, some are pure white or black."""
     grey = (300 * torch.rand(FIELDS, 1, 1, 1, device=device) - 22).clamp(0, 255)
     any_color = 255 * torch.rand(FIELDS, 3, 1, 1, device=device)
     return torch.lerp(grey, any_color, torch.rand(FIELDS, 1, 1, 1, device=device).square())
 
 
 def _shading(side: int, device: torch.device) -> Tensor:
-    """[FIELDS, 3, side, side]: 0 in the middle, rising in a direction of each field's own."""
+    """Draw linear ramps [FIELDS, 3, side, side], 0 in the middle, in a direction for each field."""
     places = torch.arange(side, device=device) - (side - 1) / 2
     across, down = SHADE * (2 * torch.rand(2, FIELDS, 1, 1, 1, device=device) - 1)
     tints = 1 + TINT * (2 * torch.rand(2, FIELDS, 3, 1, 1, device=device) - 1)
@@ -68,16 +68,16 @@ def _shading(side: int, device: torch.device) -> Tensor:
 
 
 def mixed_statistics(network: TransformerNet, fields: Tensor, crops: Tensor) -> Tensor | None:
-    """Statistics under which fields are to be plain: between their own and those of whole crops.
+    """Draw statistics between those of the fields and those of whole crops, in the logarithm.
 
-    A sky is a part of a photograph, of whatever size.
+    They stand for photographs of which a flat area is a smaller or larger part.
 
     Args:
-        fields: as `plain_fields` gives them.
-        crops: float [B, 3, H, W] in [0, 255], contexts included.
+        fields: fields from `plain_fields`.
+        crops: float [B, 3, H, W] in [0, 255], with their context.
 
     Returns:
-        [FIELDS, K]; None for a network that can't be given them.
+        float [FIELDS, K] for `TransformerNet.forward`; None for a network that takes none.
     """
     with torch.no_grad():
         own = network.statistics(fields)
@@ -91,19 +91,21 @@ def mixed_statistics(network: TransformerNet, fields: Tensor, crops: Tensor) -> 
 
 
 def checkerboard_loss(stylized: Tensor, context: int) -> Tensor:
-    """How much the pixels of a block differ, in the mean over the blocks of a field.
+    """Measure how much the pixels of a block differ, averaged over the blocks of a field.
 
-    A linear trend is no difference: the field's own shade is to stay.
+    A linear trend within the block does not count, because it belongs to the field's shading.
 
     Args:
-        stylized: float [B, 3, H, W], plain fields repainted, their `context` left out.
+        stylized: float [B, 3, H, W], stylized fields without their context.
+        context: context of the network, pixels.
 
     Returns:
-        [B], variances in levels².
+        float [B], variances in levels².
     """
     if not context:
-        stylized = stylized[..., _UNSEEN:-_UNSEEN, _UNSEEN:-_UNSEEN]
+        stylized = stylized[..., _IGNORED:-_IGNORED, _IGNORED:-_IGNORED]
     rows, columns = (side // BLOCK for side in stylized.shape[2:])
+    # Axes: batch, channel, block row, row in the block, block column, column in the block.
     blocks = stylized[..., : rows * BLOCK, : columns * BLOCK].reshape(
         *stylized.shape[:2], rows, BLOCK, columns, BLOCK
     )

@@ -1,4 +1,4 @@
-"""The benchmark: what its figures must have in common, and what happens when something dies."""
+"""The benchmark: its figures, and what happens when a process dies."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_the_worker_counts_and_heeds_its_time(model_path: Path) -> None:
 
 def test_what_libraries_print_stays_out_of_the_answers() -> None:
     code = (
-        "import os\nfrom nst.infer import bench_worker\n"
+        "import os\nfrom nst.infer.diagnostics import bench_worker\n"
         "class Loud:\n"
         "    name = provider = precision = 'loud'\n    metadata, notes = {}, ()\n"
         "    def __init__(self, *args, **options): os.write(1, b'native noise\\n')\n"

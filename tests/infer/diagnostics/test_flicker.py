@@ -313,7 +313,7 @@ def test_frames_are_let_go() -> None:
     [
         ([], "two frames or more"),
         (sliding(1), "two frames or more"),
-        ([np.zeros((8, 8, 3), np.uint8)] * 2, "8×8 pixels: give a film"),
+        ([np.zeros((8, 8, 3), np.uint8)] * 2, "8×8 pixels: give a video"),
         ([np.zeros((32, 40, 3), np.uint8), np.zeros((40, 32, 3), np.uint8)], "40×32 and 32×40"),
     ],
 )
@@ -355,7 +355,7 @@ def test_the_command_on_a_film(
     status, table, said = nst("flicker", model_path, "film.mp4", "--content", photo, "--frames", 5)
     assert status == 0, said
     rows = {line.split()[0]: line for line in table.splitlines()}
-    assert list(rows) == [*MOTIONS, "film"]
+    assert list(rows) == [*MOTIONS, "video"]
     assert "style Tiny on cpu, photographs: 1" in said
     folder = Path("tiny-flicker")
     assert {path.name for path in folder.iterdir()} == {
@@ -386,8 +386,8 @@ def test_the_command_on_a_film(
     clip = numbers["clip"]
     assert clip["frames"] == 5
     assert len(clip["errors"]) == 4
-    assert f"{clip['rms']:.1f} levels" in rows["film"]
-    assert f"{clip['film']:.1f} in the film itself" in rows["film"]
+    assert f"{clip['rms']:.1f} levels" in rows["video"]
+    assert f"{clip['film']:.1f} in the video itself" in rows["video"]
     assert clip["rms"] > 2 * clip["film"]  # this network paints noise
     assert len(list(Path("other").iterdir())) == 3
 

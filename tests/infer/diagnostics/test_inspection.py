@@ -1,4 +1,4 @@
-"""The instruments measure what is there: painted checkerboards, frames and textures of known size."""
+"""The measurements find painted checkerboards, frames and textures of known size."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from typer.testing import CliRunner
 
 from nst.errors import UsageError
 from nst.infer.cli import inspect as cli_inspect
-from nst.infer.diagnostics.checkerboard import PERIODS, checkerboard_bins, fields
-from nst.infer.diagnostics.inspection import HEIGHTS, border, checkerboard, inspect, stroke_scale
-from nst.infer.diagnostics.plots import PICTURES, draw_size
+from nst.infer.diagnostics.border import border
+from nst.infer.diagnostics.checkerboard import PERIODS, checkerboard, checkerboard_bins, fields
+from nst.infer.diagnostics.inspection import inspect
+from nst.infer.diagnostics.inspection_plots import PICTURES, draw_size
+from nst.infer.diagnostics.photographs import Stylize
+from nst.infer.diagnostics.strokes import HEIGHTS, stroke_scale
 from nst.io.images import Array, save_image
-
-Stylize = Callable[[Array], Array]
 
 quick = settings(max_examples=4, deadline=None, derandomize=True)
 
@@ -441,7 +442,7 @@ def test_bad_options(model_path: Path, tmp_path: Path, photograph: Array) -> Non
     refused(1, [tmp_path / "a.png", *common], "a.png")
     assert not (tmp_path / "out").exists()
     file = tmp_path / "a.png" / "deeper"
-    refused(1, [model_path, *common[:2], "--out", file], "cannot write", "--out")
+    refused(1, [model_path, *common[:2], "--out", file], "cannot write")
 
 
 def test_without_matplotlib(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,14 @@ from nst.cli.app import app
 from nst.color.transfer import keep_color
 from nst.config import KeepColor
 from nst.errors import MissingExtraError, NstError, UsageError, VideoError
+from nst.infer.live import camera as camera_module
 from nst.infer.live import webcam as webcam_module
 from nst.infer.live import window as window_module
 from nst.infer.live.camera import Camera
-from nst.infer.live.webcam import Pacer, WebcamConfig, WebcamResult, run_webcam
+from nst.infer.live.pacer import Pacer
+from nst.infer.live.webcam import WebcamConfig, WebcamResult, run_webcam
 from nst.infer.live.window import OpenCVWindow, VirtualCamera, check_display, source_of
+from nst.infer.video.reader import VideoReader
 from nst.io.images import Array, load_image
 
 
@@ -108,7 +113,7 @@ class Window:
 
 
 class Paint:
-    """A style that adds, and tells what it was given."""
+    """A style that adds a constant and keeps what it was given."""
 
     def __init__(self, name: str = "a", add: int = 50, slow: float = 0.0) -> None:
         self.name, self.add, self.slow = name, add, slow
@@ -127,10 +132,10 @@ PLAIN = {"figures": False}
 def live(
     styles: Sequence[Paint], cam: Camera, window: Window | None = None, **options: Any
 ) -> WebcamResult:
-    sinks = options.pop("sinks", ())
+    outputs = options.pop("outputs", ())
     say = options.pop("say", lambda _: None)
     with cam:
-        return run_webcam(styles, cam, window, WebcamConfig(**PLAIN | options), sinks, say)
+        return run_webcam(styles, cam, window, WebcamConfig(**PLAIN | options), outputs, say)
 
 
 def test_every_frame_is_repainted_where_there_is_time() -> None:
@@ -185,20 +190,20 @@ def test_keys() -> None:
     assert written[16] == written[17] == 0
 
 
-def test_figures_tell_style_and_strength(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[list[str]] = []
+def test_figures_show_style_and_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[list[str]] = []
 
     def write(image: Array, lines: Sequence[str]) -> Array:
-        told.append(list(lines))
+        written.append(list(lines))
         return image
 
-    monkeypatch.setattr(webcam_module, "_written", write)
+    monkeypatch.setattr(webcam_module, "draw_text", write)
     live([Paint("Wave")], camera(Source(30, 0.01)), Window({3: "-", 5: "h"}), figures=True)
-    assert "Wave  100%" in told[0][0]
-    assert "Wave  90%" in told[4][0]
-    assert float(told[-1][0].split(" fps")[0]) > 0
-    assert any(line.startswith("q  quit") for line in told[-1])
-    assert all(f"{key}  " in "\n".join(told[-1]) for key in webcam_module.KEYS)
+    assert "Wave  100%" in written[0][0]
+    assert "Wave  90%" in written[4][0]
+    assert float(written[-1][0].split(" fps")[0]) > 0
+    assert any(line.startswith("q  quit") for line in written[-1])
+    assert all(f"{key}  " in "\n".join(written[-1]) for key in webcam_module.KEYS)
 
 
 def test_colours_are_kept_by_key_option_or_style() -> None:
@@ -247,19 +252,107 @@ def test_snapshots_and_recordings(tmp_path: Path) -> None:
     assert [line.split()[0] for line in said] == ["snapshot", "snapshot", "recording", "recorded"]
 
 
-def test_headless_into_a_file_and_other_sinks(tmp_path: Path) -> None:
-    class CameraOutput:
+def test_what_cannot_be_saved_is_said_and_the_session_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "text.txt"
+    folder.write_text("This is no folder.")
+    said: list[str] = []
+    window = Window({2: "space", 4: "r", 6: "n", 9: "q"})
+    result = live(
+        [Paint("a", 10), Paint("b", 100)],
+        camera(Source(500, 0.002)),
+        window,
+        snapshots=folder,
+        say=said.append,
+    )
+    assert (result.frames, result.files) == (9, ())
+    assert len(said) == 2
+    assert all(line.startswith(f"cannot write {folder}/nst-") for line in said)
+    assert window.images[-1][0, -1, 0] == 100  # later keys still work
+
+
+def test_a_folder_that_cannot_be_searched_has_unused_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users other than root meet such folders."""
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("stat", "lstat"):
+        monkeypatch.setattr(os, name, denied)
+    path = webcam_module._unused_name(tmp_path, ".png")
+    monkeypatch.undo()
+    assert path.parent == tmp_path
+
+
+class Noise(Source):
+    """Frames that take much room in a file."""
+
+    def read(self) -> tuple[bool, Array | None]:
+        there, image = super().read()
+        rng = np.random.default_rng(self.given)
+        return there, None if image is None else rng.integers(0, 256, image.shape, np.uint8)
+
+
+@contextmanager
+def full_disk(most_bytes: int) -> Iterator[None]:
+    """Let no file grow beyond a size."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on files' sizes there")
+@pytest.mark.parametrize(("suffix", "shown"), [(".mp4", True), (".mkv", True), (".mp4", False)])
+def test_a_disk_that_fills_up_ends_the_recording(suffix: str, shown: bool, tmp_path: Path) -> None:
+    """What was recorded can be played; a session with a window goes on."""
+    path = tmp_path / f"a{suffix}"
+    said: list[str] = []
+    options: dict[str, Any] = {"record": path, "say": said.append}
+    with full_disk(200_000):
+        source = patient(Noise(170, 0.02))
+        if shown:
+            result = live([Paint(add=0)], source, Window(), **options)
+            assert result.captured == 170
+            assert result.files == (path,)
+            assert said.pop(1).startswith(f"the recording ends: cannot write {path}: ")
+        else:
+            with pytest.raises(NstError, match=f"cannot write {path}: .*free some space"):
+                live([Paint(add=0)], source, **options)
+    assert [line.split(":")[0] for line in said] == [f"recording {path}", f"recorded {path}"]
+    most = int(said[1].split()[-2])
+    with VideoReader(path) as reader:
+        assert most / 4 < len(list(reader)) <= most < 165
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_recording_that_cannot_begin_ends_the_session(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("This is no folder.")
+    window = Window()
+    for name, words in (("text.txt/a.mp4", "cannot write"), ("a.xyz", "names a video format")):
+        with pytest.raises(NstError, match=words):
+            live([Paint()], camera(Source(500, 0.002)), window, record=tmp_path / name)
+    assert window.images == []
+
+
+def test_headless_into_a_file_and_other_outputs(tmp_path: Path) -> None:
+    class Output:
         def __init__(self) -> None:
             self.images: list[Array] = []
 
         def send(self, image: Array) -> None:
             self.images.append(image)
 
-    sink = CameraOutput()
+    output = Output()
     record = tmp_path / "a.mkv"
-    result = live([Paint()], patient(Source(10)), record=record, sinks=[sink])
+    result = live([Paint()], patient(Source(10)), record=record, outputs=[output])
     assert result.files == (record,)
-    assert len(decoded(record)[0]) == len(sink.images) == 10
+    assert len(decoded(record)[0]) == len(output.images) == 10
 
 
 def test_the_close_button_and_a_time_limit() -> None:
@@ -426,7 +519,7 @@ def test_virtual_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
         VirtualCamera((48, 64), 30)
 
 
-def test_no_display_is_told_and_never_aborts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_display_is_reported_and_never_aborts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window_module.sys, "platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
@@ -438,8 +531,51 @@ def test_no_display_is_told_and_never_aborts(monkeypatch: pytest.MonkeyPatch) ->
             check_display()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no abstract sockets there")
+def test_a_display_that_hangs_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes connections and never answers."""
+    run = subprocess.run
+
+    def impatient(*arguments: Any, timeout: float, **options: Any) -> Any:
+        assert timeout <= 20
+        return run(*arguments, timeout=1, **options)
+
+    monkeypatch.setattr(window_module.subprocess, "run", impatient)
+    with socket.socket(socket.AF_UNIX) as server:
+        number = 40_000 + os.getpid() % 10_000
+        server.bind(f"\0/tmp/.X11-unix/X{number}")
+        server.listen()
+        monkeypatch.setenv("DISPLAY", f":{number}")
+        with pytest.raises(NstError, match=f"the display :{number} does not answer"):
+            check_display()
+
+
+def test_cameras_opened_at_once_leave_the_log_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = threading.Event(), threading.Event()
+
+    def capture(source: int) -> None:
+        (first, second)[source].set()
+        if source == 0:
+            second.wait(0.3)
+        else:
+            time.sleep(0.3)
+
+    monkeypatch.setattr(cv2, "VideoCapture", capture)
+    before = cv2.utils.logging.getLogLevel()
+    threads = [threading.Thread(target=camera_module._open, args=(k,)) for k in range(2)]
+    try:
+        for thread in threads:
+            thread.start()
+            first.wait()
+        for thread in threads:
+            thread.join()
+        assert cv2.utils.logging.getLogLevel() == before
+    finally:
+        cv2.utils.logging.setLogLevel(before)
+
+
 def test_keys_by_their_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of X11: arrows and the like are no letters."""
+    """X11 has further codes; arrows and similar keys are no letters."""
     window = OpenCVWindow.__new__(OpenCVWindow)
     codes = {-1: None, ord("n"): "n", ord("N"): "n", ord(" "): "space", 27: "q", 0xFF1B: "q"}
     codes |= {ord("="): "+", 0xFFAB: "+", 0xFFAD: "-", 0x100000 + ord("c"): "c"}
@@ -459,7 +595,7 @@ def test_a_recording_never_goes_over_its_source(tmp_path: Path, model_path: Path
     assert path.read_bytes() == data
 
 
-def test_a_camera_that_is_away_is_told() -> None:
+def test_a_camera_that_is_away_is_reported() -> None:
     said: list[str] = []
     window = Window()
     with pytest.raises(VideoError, match="did not come back"):
@@ -534,8 +670,8 @@ def screen() -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     os.close(write)
-    with os.fdopen(read) as told:
-        number = told.readline().strip()
+    with os.fdopen(read) as line:
+        number = line.readline().strip()
     yield f":{number}"
     server.terminate()
     server.wait()

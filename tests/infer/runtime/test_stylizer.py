@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from nst.errors import ModelError, NstError, UsageError
-from nst.infer.runtime import providers
-from nst.infer.runtime import stylizer as session
+from nst.infer.runtime import providers, runner
 from nst.infer.runtime.stylizer import Stylizer
 from nst.io.images import Array
 from nst.models.transformer import TransformerNet, preset_config
@@ -209,12 +208,31 @@ def test_one_fixed_side_is_refused(tmp_path: Path) -> None:
         Stylizer(path, provider="cpu")
 
 
-def test_opening_in_threads_leaves_the_standard_output(model_path: Path) -> None:
+def test_what_a_thread_prints_while_a_session_opens_is_not_lost(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CUDA's libraries are loaded once per process, and only what that prints is dropped."""
+    loads = []
+
+    def preload() -> None:
+        loads.append(threading.get_ident())
+        onnxruntime.print("noise of ONNX Runtime")
+        other = threading.Thread(target=print, args=("a line of another thread",))
+        other.start()
+        other.join()
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload, raising=False)
+    monkeypatch.setattr(providers, "cuda_devices", lambda: 1)
+    monkeypatch.setattr(providers, "installed_providers", lambda: ("cuda", "cpu"))
+    providers._preload_cuda.cache_clear()
     before = sys.stdout
     with ThreadPoolExecutor(6) as pool:
-        for stylizer in pool.map(lambda _: Stylizer(model_path, provider="cpu"), range(12)):
+        for stylizer in pool.map(lambda _: Stylizer(model_path), range(12)):
             stylizer.close()
     assert sys.stdout is before
+    assert capsys.readouterr().out == "a line of another thread\n"
+    assert len(loads) == 1
+    assert not hasattr(onnxruntime, "print")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +261,7 @@ def test_a_model_of_two_inputs(tmp_path: Path) -> None:
 
 def test_cuda_without_a_gpu(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers, "cuda_devices", lambda: 0)
-    with pytest.raises(NstError, match="--provider cpu"):
+    with pytest.raises(NstError, match="use the provider cpu"):
         Stylizer(model_path, provider="cuda")
     with Stylizer(model_path) as stylizer:
         assert stylizer.provider == "cpu"
@@ -367,7 +385,7 @@ def test_bound_buffers_give_what_arrays_give(
     export_onnx(TransformerNet(preset_config(preset)), tmp_path / "x.onnx", {})
     inner = onnxruntime.InferenceSession(tmp_path / "x.onnx", providers=["CPUExecutionProvider"])
     signature = Stylizer(tmp_path / "x.onnx", provider="cpu").signature
-    plain, bound = session._Runner(inner), session._BoundRunner(inner, "cpu")
+    plain, bound = runner.Runner(inner), runner.BoundRunner(inner, "cpu")
     make, made = onnxruntime.OrtValue.ortvalue_from_shape_and_type, []
 
     def count(*args: Any, **kwargs: Any) -> Any:
@@ -419,7 +437,7 @@ def test_calls_of_one_size_become_a_graph(model_path: Path, photograph: Array) -
     stylizer = Stylizer(model_path, provider="cpu")
     inner = onnxruntime.InferenceSession(model_path, providers=["CPUExecutionProvider"])
     recorder = Recorder(inner)
-    bound = session._BoundRunner(recorder, "cpu")  # type: ignore[arg-type]
+    bound = runner.BoundRunner(recorder, "cpu")  # type: ignore[arg-type]
 
     def repaint(image: Array) -> None:
         got, _ = bound(stylizer.signature, np.ascontiguousarray(image[None]))
@@ -434,11 +452,11 @@ def test_calls_of_one_size_become_a_graph(model_path: Path, photograph: Array) -
     with ThreadPoolExecutor(1) as pool:
         pool.submit(repaint, photograph).result()
     assert recorder.asked[10:] == ["-1"]
-    for turn in range(8 * session.CALLS):
-        repaint(photograph[: 60 - turn // session.CALLS])
+    for turn in range(8 * runner.CALLS):
+        repaint(photograph[: 60 - turn // runner.CALLS])
     assert recorder.asked[11:] == [
         *(g for graph in range(7, 0, -1) for g in ("-1", "-1", str(graph))),
-        *["-1"] * session.CALLS,  # not without end
+        *["-1"] * runner.CALLS,  # not without end
     ]
 
 
@@ -446,7 +464,7 @@ def test_what_cannot_be_recorded_is_computed(model_path: Path, photograph: Array
     stylizer = Stylizer(model_path, provider="cpu")
     inner = onnxruntime.InferenceSession(model_path, providers=["CPUExecutionProvider"])
     recorder = Recorder(inner, broken=True)
-    bound = session._BoundRunner(recorder, "cpu")  # type: ignore[arg-type]
+    bound = runner.BoundRunner(recorder, "cpu")  # type: ignore[arg-type]
     for _ in range(5):
         got, _ = bound(stylizer.signature, photograph[None])
         np.testing.assert_array_equal(got[0], stylizer(photograph))

@@ -1,4 +1,4 @@
-"""A film by several processes is the film by one; what goes wrong is told, and nothing is left."""
+"""Several processes make the same video as one; errors are reported, and leave no files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ import cv2
 import numpy as np
 import pytest
 from clips import decoded, make_clip, packets, pictures
+from processes import start
 from typer.testing import CliRunner
 
 from nst.cli.app import app
 from nst.errors import NstError
+from nst.infer.video import parallel
 from nst.infer.video.parallel import repaint_in_parallel
-from nst.infer.video.pipeline import VideoProgress, parallel, repaint_video
+from nst.infer.video.pipeline import VideoProgress, repaint_video
 from nst.infer.video.reader import VideoReader
 from nst.infer.video.schedule import VideoStyle, VideoStylizer
 from nst.infer.video.writer import EncodeConfig
@@ -48,10 +50,10 @@ def nst(*arguments: object) -> tuple[int, str]:
     return result.exit_code, " ".join(result.output.split())
 
 
-def alone(look: VideoStyle, source: Path, target: Path, **options: Any) -> Any:
+def alone(style: VideoStyle, source: Path, target: Path, **options: Any) -> Any:
     """By one process."""
-    with VideoStylizer(look) as painter:
-        return repaint_video(painter, source, target, encode=FINE, **options)
+    with VideoStylizer(style) as stylizer:
+        return repaint_video(stylizer, source, target, encode=FINE, **options)
 
 
 def uneven(count: int) -> list[int]:
@@ -72,13 +74,15 @@ def test_the_parts_make_the_whole(
     tmp_path: Path,
     model_path: Path,
 ) -> None:
-    look = VideoStyle(((model_path, 0.0),), strength=0.5)
+    style = VideoStyle(((model_path, 0.0),), strength=0.5)
     images = pictures(55, size)
     source = make_clip(tmp_path / f"a{suffix}", images, times, sound="aac", chapters=True)
-    told: list[VideoProgress] = []
+    reports: list[VideoProgress] = []
     one, other = tmp_path / f"b{suffix}", tmp_path / f"c{suffix}"
-    expected = alone(look, source, one)
-    result = repaint_in_parallel(look, source, other, workers, encode=FINE, callback=told.append)
+    expected = alone(style, source, one)
+    result = repaint_in_parallel(
+        style, source, other, workers, encode=FINE, callback=reports.append
+    )
     assert (result.frames, result.shortfall, result.damaged) == (55, 0, 0)
     assert (result.interrupted, result.notes) == (False, expected.notes)
     assert result.encoder == expected.encoder
@@ -86,7 +90,7 @@ def test_the_parts_make_the_whole(
     made, shown = decoded(other)
     assert shown == decoded(one)[1] == decoded(source)[1]
     assert near(made, decoded(one)[0])
-    assert not near(made[:5], made[10:15])  # which tells them apart
+    assert not near(made[:5], made[10:15])  # so `near` tells frames apart
     assert len(packets(source, "audio")) > 80
     assert packets(other, "audio") == packets(one, "audio") == packets(source, "audio")
     with av.open(str(one)) as a, av.open(str(other)) as b:
@@ -98,23 +102,23 @@ def test_the_parts_make_the_whole(
             assert packet.dts is None or packet.pts >= packet.dts
     assert {path.name for path in tmp_path.iterdir()} == {source.name, one.name, other.name}
 
-    assert max(progress.frames for progress in told) <= 55
-    shares = [progress.done for progress in told if progress.done is not None]
+    assert max(progress.frames for progress in reports) <= 55
+    shares = [progress.done for progress in reports if progress.done is not None]
     assert shares
     assert shares == sorted(shares)
     assert shares[-1] <= 1
 
 
-def test_a_part_of_a_film_in_two_styles(tmp_path: Path, model_path: Path) -> None:
+def test_a_part_of_a_video_in_two_styles(tmp_path: Path, model_path: Path) -> None:
     """The second style fades in across the joint; the start is a hair before a key frame."""
     second = tmp_path / "second.onnx"
     second.write_bytes(model_path.read_bytes())
-    look = VideoStyle(((model_path, 0.0), (second, 0.4)), fade=0.3, strength=0.3)
+    style = VideoStyle(((model_path, 0.0), (second, 0.4)), fade=0.3, strength=0.3)
     source = make_clip(tmp_path / "a.mp4", pictures(50), sound="aac")
     options = {"start": 0.39, "duration": 0.9}
-    alone(look, source, tmp_path / "b.mp4", **options)
+    alone(style, source, tmp_path / "b.mp4", **options)
     result = repaint_in_parallel(
-        look, source, tmp_path / "c.mp4", 2, encode=FINE, size=None, **options
+        style, source, tmp_path / "c.mp4", 2, encode=FINE, size=None, **options
     )
     one, other = decoded(tmp_path / "b.mp4"), decoded(tmp_path / "c.mp4")
     assert result.frames == len(other[0]) == 23
@@ -176,11 +180,17 @@ def test_fewer_key_frames_than_workers(tmp_path: Path, model_path: Path) -> None
 @pytest.mark.parametrize(
     ("source", "target", "options", "status", "words"),
     [
-        ("a.mp4", "b.gif", (), 2, ["--workers joins .mp4", "leave it out for b.gif"]),
-        ("a.mp4", "b.avi", (), 2, ["--workers joins .mp4", "leave it out for b.avi"]),
-        ("a.mp4", "%04d.png", (), 2, ["--workers joins", "leave it out for %04d.png"]),
-        ("frames", "b.mp4", (), 2, ["--workers joins", "leave it out for frames"]),
-        ("frames/%d.png", "b.mp4", (), 2, ["--workers joins", "leave it out for frames/%d.png"]),
+        (
+            "a.mp4",
+            "b.gif",
+            (),
+            2,
+            ["workers can only join .mp4", "repaint b.gif in a single process"],
+        ),
+        ("a.mp4", "b.avi", (), 2, ["workers can only join .mp4", "repaint b.avi in"]),
+        ("a.mp4", "%04d.png", (), 2, ["workers can only join", "repaint %04d.png in"]),
+        ("frames", "b.mp4", (), 2, ["workers can only join", "repaint frames in"]),
+        ("frames/%d.png", "b.mp4", (), 2, ["workers can only join", "repaint frames/%d.png in"]),
         ("a.mp4", "b.webm", ("--codec", "h264"), 2, ["libx264 does not go into a .webm"]),
         ("a.mp4", "b.mp4", ("--codec", "none"), 2, ["no encoder 'none'"]),
         ("a.mp4", "b.mov", ("--codec", "prores_ks"), 2, ["cannot join what prores_ks encodes"]),
@@ -191,7 +201,7 @@ def test_fewer_key_frames_than_workers(tmp_path: Path, model_path: Path) -> None
         ("a.mp4", "b.mp4", ("--workers", "0"), 2, ["workers is 0"]),
         ("a.mp4", "b.mp4", ("--workers", "999"), 2, ["workers is 999"]),
         # Known to a worker alone:
-        ("a.mp4", "b.mp4", ("--preset", "warp"), 2, ["check --codec, --crf and --preset"]),
+        ("a.mp4", "b.mp4", ("--preset", "warp"), 2, ["check codec, crf and preset"]),
     ],
 )
 def test_bad_input(
@@ -217,10 +227,31 @@ def test_bad_input(
     assert set(Path().rglob("*")) == before
 
 
+@pytest.mark.parametrize(("cores", "threads"), [(1.0, 1), (3.5, 2), (4.0, 2), (9.0, 4)])
+def test_workers_share_the_cores_that_are_usable(
+    cores: float,
+    threads: int,
+    tmp_path: Path,
+    model_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`taskset` and containers leave fewer than the machine has."""
+    source = make_clip(tmp_path / "a.mp4", pictures(30))
+
+    def work(job: Any, *_: object) -> None:
+        raise NstError(f"{job.style.threads} threads")
+
+    monkeypatch.setattr(parallel, "_work", work)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(parallel, "usable_cores", lambda: cores)
+    with pytest.raises(NstError, match=f"^{threads} threads"):
+        repaint_in_parallel(VideoStyle(((model_path, 0.0),)), source, tmp_path / "b.mp4", 2)
+
+
 def test_an_error_in_one_worker_ends_all(
     tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though the first has pictures to show for it."""
+    """Even though the first has finished frames."""
     source = make_clip(tmp_path / "a.mp4", pictures(400), options={"g": "100"})
     (tmp_path / "b.mp4").write_bytes(b"kept")
     make: Callable[[Path], tempfile.TemporaryDirectory[str]] = parallel._folder_beside
@@ -237,16 +268,16 @@ def test_an_error_in_one_worker_ends_all(
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4"}
 
 
-# The command, and a line for each report of its progress.
-TELLING = """
-from nst.infer.video.pipeline import parallel
+# The command, with a line for each progress report.
+REPORTING = """
+from nst.infer.video import parallel
 run = parallel.repaint_in_parallel
-def telling(*arguments, callback, **options):
-    def told(progress):
+def reporting(*arguments, callback, **options):
+    def report(progress):
         callback(progress)
         print(progress.frames, flush=True)
-    return run(*arguments, callback=told, **options)
-parallel.repaint_in_parallel = telling
+    return run(*arguments, callback=report, **options)
+parallel.repaint_in_parallel = reporting
 from nst.__main__ import main
 main()
 """
@@ -254,17 +285,11 @@ main()
 
 @pytest.fixture
 def running(tmp_path: Path, model_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """The command at work on a film of twelve seconds, in a group of processes of its own."""
+    """The command at work on a video of twelve seconds, in its own process group."""
     source = make_clip(tmp_path / "a.mp4", pictures(300, (144, 192)), sound="aac")
     options = ("--style", model_path, "--workers", "2", "--threads", "1")
-    command = [sys.executable, "-c", TELLING, "video", source, tmp_path / "b.mp4", *options]
-    process = subprocess.Popen(
-        [str(word) for word in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    command = [sys.executable, "-c", REPORTING, "video", source, tmp_path / "b.mp4", *options]
+    process = start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     yield process
     if alive(process.pid):
         os.killpg(process.pid, signal.SIGKILL)
@@ -272,7 +297,7 @@ def running(tmp_path: Path, model_path: Path) -> Iterator[subprocess.Popen[str]]
 
 
 def alive(group: int) -> bool:
-    """Whether a group has a process."""
+    """Return whether a group has a process."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -281,7 +306,7 @@ def alive(group: int) -> bool:
 
 
 def gone(group: int) -> bool:
-    """Whether all of a group's processes end, soon."""
+    """Return whether all processes of a group end soon."""
     until = time.monotonic() + 8
     while alive(group) and time.monotonic() < until:
         time.sleep(0.05)
@@ -289,7 +314,7 @@ def gone(group: int) -> bool:
 
 
 def interrupt(process: subprocess.Popen[str]) -> str:
-    """Press Ctrl-C, as a terminal does: all of the group get it; what the command then says."""
+    """Send Ctrl-C to the whole group, as a terminal does; return the command's last words."""
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130, said

@@ -1,4 +1,4 @@
-"""Video files: what was beside the pictures stays, what is damaged is told."""
+"""Video files: sound and metadata stay, damage is reported."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 from clips import decoded, make_clip, packets, pictures
+from processes import ctrl_c_enabled
 from typer.testing import CliRunner
 
 from nst.cli.app import app
@@ -42,8 +43,8 @@ def darker(image: Array) -> Array:
     return image // 2
 
 
-def framewise(paint: Callable[[Array], Array]) -> Callable[[Frame], Frame]:
-    return lambda frame: replace(frame, image=paint(frame.image))
+def framewise(function: Callable[[Array], Array]) -> Callable[[Frame], Frame]:
+    return lambda frame: replace(frame, image=function(frame.image))
 
 
 def frames_of(path: Path, **options: Any) -> list[Frame]:
@@ -82,7 +83,7 @@ def test_sound_times_chapters_and_title_stay(suffix: str, sound: str, tmp_path: 
 
 
 def yuv(rgb: Array, red: float, blue: float, full: bool) -> np.ndarray[Any, Any]:
-    """Y'CbCr by the book, of a matrix whose weights of red and blue are given."""
+    """Convert RGB to Y'CbCr by the definition, with the matrix's weights of red and blue."""
     r, g, b = np.moveaxis(rgb / 255.0, -1, 0)
     y = red * r + (1 - red - blue) * g + blue * b
     cb, cr = (b - y) / (2 - 2 * blue), (r - y) / (2 - 2 * red)
@@ -92,7 +93,7 @@ def yuv(rgb: Array, red: float, blue: float, full: bool) -> np.ndarray[Any, Any]
 
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize(("matrix", "red", "blue"), [(5, 0.299, 0.114), (1, 0.2126, 0.0722)])
-def test_colours_by_the_book(
+def test_colours_by_the_definition(
     matrix: int, red: float, blue: float, full: bool, tmp_path: Path
 ) -> None:
     colors = np.array([[200, 40, 30], [30, 160, 60], [40, 60, 210], [230, 220, 40]], np.uint8)
@@ -230,8 +231,8 @@ def test_codecs(codec: str, tmp_path: Path) -> None:
 def test_hardware_that_is_not_there_is_told(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "a.mp4", pictures(3))
     result = repaint_video(same, source, tmp_path / "b.mp4", encode=EncodeConfig(hardware=True))
-    told = result.notes == ("no hardware encodes h264 here: libx264 does",)
-    assert told or result.encoder != "libx264"
+    noted = result.notes == ("no hardware encodes h264 here: libx264 does",)
+    assert noted or result.encoder != "libx264"
 
 
 def test_a_truncated_video_is_repainted_as_far_as_it_goes(tmp_path: Path, model_path: Path) -> None:
@@ -355,8 +356,9 @@ def test_ctrl_c_while_the_last_frames_are_written() -> None:
             )
 
     clock = Clock()
-    clock.start()
-    assert run_stages(source, framewise(same), sink)
+    with ctrl_c_enabled():
+        clock.start()
+        assert run_stages(source, framewise(same), sink)
     clock.join()
     assert [part.pts for part in sink.parts] == list(range(8))
     assert threading.active_count() == before
@@ -392,7 +394,7 @@ def test_progress(tmp_path: Path) -> None:
 
 
 class Numbers:
-    """A source that tells how far it has been read."""
+    """A source that counts the frames that were read."""
 
     def __init__(self, count: int) -> None:
         self.count, self.read = count, 0
@@ -492,7 +494,7 @@ def test_the_command(tmp_path: Path, model_path: Path) -> None:
         (("a.mp4", "b.mp4", "--codec", "aac"), 2, ["aac encodes audio"]),
         (("a.mp4", "b.webm", "--codec", "h264"), 2, ["libx264", "does not go into a .webm"]),
         (("a.mp4", "b.mp4", "--crf", "99"), 2, ["crf is 99"]),
-        (("a.mp4", "b.mp4", "--preset", "warp"), 2, ["check --codec, --crf and --preset"]),
+        (("a.mp4", "b.mp4", "--preset", "warp"), 2, ["check codec, crf and preset"]),
         (("a.mp4", "b.mp4", "--size", "4"), 2, ["size is 4"]),
         (("a.mp4", "b.mp4", "--start", "-1"), 2, ["start is -1"]),
         (("a.mp4", "b.mp4", "--start", "50"), 2, ["beyond the end"]),
@@ -602,7 +604,7 @@ def test_a_part_keeps_sound_that_lies_behind_the_pictures(start: float, tmp_path
     assert [data for _, data in packets(tmp_path / "b.mkv", "audio")] == heard
 
 
-def test_a_film_in_hdr_says_so_again(tmp_path: Path) -> None:
+def test_hdr_is_declared_again(tmp_path: Path) -> None:
     """BT.2020 primaries, the transfer of PQ, and the matrix of BT.2020."""
     source = tmp_path / "a.mp4"
     with av.open(str(source), "w") as made:

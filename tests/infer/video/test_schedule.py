@@ -48,7 +48,7 @@ def keeper_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     export_onnx(
         network,
         path,
-        {"title": "TrainingCallback", "style_sha256": "1" * 64, "keep_color": "luminance"},
+        {"title": "Keeper", "style_sha256": "1" * 64, "keep_color": "luminance"},
     )
     return path
 
@@ -88,7 +88,7 @@ def test_the_share_of_each_style(gaps: list[float], fade: float, seconds: float)
 
 
 def test_the_command_has_the_library_s_defaults() -> None:
-    """It names them anew, so as to start without OpenCV."""
+    """It repeats them, so that it starts without OpenCV."""
     given = inspect.signature(video_command).parameters
     assert given["fade"].default == FADE
     assert given["fps"].default == FPS
@@ -96,21 +96,21 @@ def test_the_command_has_the_library_s_defaults() -> None:
 
 def test_a_fade_goes_steadily_from_one_to_the_other() -> None:
     """Black to white, over half a second from 1 s on."""
-    scenes = StyleSchedule([(lambda i: i * 0, 0), (lambda i: i * 0 + 255, 1)], 0.5)
-    levels = [float(scenes.at(PICTURE, t).mean()) for t in np.arange(0, 2, 0.05)]
+    schedule = StyleSchedule([(lambda i: i * 0, 0), (lambda i: i * 0 + 255, 1)], 0.5)
+    levels = [float(schedule.at(PICTURE, t).mean()) for t in np.arange(0, 2, 0.05)]
     assert levels[:20] == [0] * 20
     assert np.diff(levels[20:31]) == pytest.approx(np.full(10, 25.5), abs=1)
     assert levels[30:] == [255] * 10
 
 
 def test_a_style_begins_with_the_frame_shown_then() -> None:
-    """Frames' times are fractions of the film's time base: they may lie a hair before."""
-    scenes = StyleSchedule([(STYLES[0], 0), (STYLES[1], 0.3)], 0)
+    """Frames' times are fractions of the video's time base: they may lie a hair before."""
+    schedule = StyleSchedule([(STYLES[0], 0), (STYLES[1], 0.3)], 0)
     assert 3 * 0.1 != 0.3
     for seconds in (0.3, 3 * 0.1, 0.3 - 1e-9):
-        assert np.array_equal(scenes.at(PICTURE, seconds), STYLES[1](PICTURE))
+        assert np.array_equal(schedule.at(PICTURE, seconds), STYLES[1](PICTURE))
     for seconds in (-0.01, 0, 0.2999):
-        assert np.array_equal(scenes.at(PICTURE, seconds), STYLES[0](PICTURE))
+        assert np.array_equal(schedule.at(PICTURE, seconds), STYLES[0](PICTURE))
 
 
 def test_only_styles_that_are_seen_are_computed() -> None:
@@ -119,11 +119,11 @@ def test_only_styles_that_are_seen_are_computed() -> None:
     def style(number: int) -> Callable[[Array], Array]:
         return lambda image: called.append(number) or image
 
-    scenes = StyleSchedule([(style(k), float(k)) for k in range(3)], 0.5)
+    schedule = StyleSchedule([(style(k), float(k)) for k in range(3)], 0.5)
     seen = {}
     for seconds in (0.9, 1.25, 1.75, 2.25, 9):
         called.clear()
-        scenes.at(PICTURE, seconds)
+        schedule.at(PICTURE, seconds)
         seen[seconds] = sorted(called)
     assert seen == {0.9: [0], 1.25: [0, 1], 1.75: [1], 2.25: [1, 2], 9: [2]}
 
@@ -176,13 +176,13 @@ def test_styles_as_people_write_them() -> None:
 def test_styles_that_are_none(text: str, part: str) -> None:
     with pytest.raises(UsageError, match="write MODEL@SECONDS") as caught:
         parse_styles(text)
-    assert f"--styles has {part}: " in str(caught.value)
+    assert f"styles has {part}: " in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "options", [{"fade": -1}, {"fade": NAN}, {"fade": INF}, {"strength": 1.1}, {"strength": -0.1}]
 )
-def test_bad_looks(options: dict[str, float]) -> None:
+def test_bad_styles(options: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=r"(fade|strength) is"):
         VideoStyle(((Path("a.onnx"), 0.0),), **options)
 
@@ -190,43 +190,43 @@ def test_bad_looks(options: dict[str, float]) -> None:
 def test_a_model_may_ask_for_the_colours(
     model_path: Path, keeper_path: Path, photograph: Array
 ) -> None:
-    def painted(path: Path, **options: str) -> Array:
-        with VideoStylizer(VideoStyle(((path, 0.0),), **options)) as painter:  # type: ignore[arg-type]
-            return painter.at(photograph, 0)
+    def repainted(path: Path, **options: str) -> Array:
+        with VideoStylizer(VideoStyle(((path, 0.0),), **options)) as stylizer:  # type: ignore[arg-type]
+            return stylizer.at(photograph, 0)
 
     with Stylizer(keeper_path) as stylizer:
         raw = stylizer(photograph)
-    # Luminance by the book: the photograph, lighter and darker as the painting is.
+    # Luminance by the definition: the photograph, as light and dark as the stylized image.
     kept = photograph + ((raw - photograph.astype(float)) @ LUMA)[..., None]
     kept = kept.clip(0, 255)
     assert off(raw, kept) > 10
-    assert np.abs(painted(keeper_path) - kept).max() <= 2
-    assert np.abs(painted(keeper_path, keep_color="luminance") - kept).max() <= 2
-    assert np.array_equal(painted(keeper_path, keep_color="none"), raw)
+    assert np.abs(repainted(keeper_path) - kept).max() <= 2
+    assert np.abs(repainted(keeper_path, keep_color="luminance") - kept).max() <= 2
+    assert np.array_equal(repainted(keeper_path, keep_color="none"), raw)
     # Its own word stands behind the user's.
-    assert off(painted(keeper_path, keep_color="linear"), kept) > 1
+    assert off(repainted(keeper_path, keep_color="linear"), kept) > 1
     with Stylizer(model_path) as stylizer:
         plain = stylizer(photograph)
-    assert np.array_equal(painted(model_path), plain)
-    assert np.array_equal(painted(model_path, keep_color="none"), plain)
-    assert not np.array_equal(painted(model_path, keep_color="luminance"), plain)
+    assert np.array_equal(repainted(model_path), plain)
+    assert np.array_equal(repainted(model_path, keep_color="none"), plain)
+    assert not np.array_equal(repainted(model_path, keep_color="luminance"), plain)
 
 
-def test_a_painter_counts_from_its_part(
+def test_a_video_stylizer_counts_from_its_part(
     model_path: Path, keeper_path: Path, photograph: Array
 ) -> None:
-    look = VideoStyle(((model_path, 0.0), (keeper_path, 2.0)), fade=0, keep_color="none")
+    style = VideoStyle(((model_path, 0.0), (keeper_path, 2.0)), fade=0, keep_color="none")
     with Stylizer(model_path) as one, Stylizer(keeper_path) as other:
         first, second = one(photograph), other(photograph)
     assert off(first, second) > 10
     for offset, seconds, expected in ((0, 1.9, first), (0, 2, second), (1.5, 0.5, second)):
-        with VideoStylizer(look, offset) as painter:
-            assert painter.name == "Tiny, TrainingCallback"
-            assert painter.provider in ("cpu", "cuda")
-            assert np.array_equal(painter.at(photograph, seconds), expected)
+        with VideoStylizer(style, offset) as stylizer:
+            assert stylizer.name == "Tiny, Keeper"
+            assert stylizer.provider in ("cpu", "cuda")
+            assert np.array_equal(stylizer.at(photograph, seconds), expected)
 
 
-def test_a_painter_closes_its_models(
+def test_a_video_stylizer_closes_its_models(
     model_path: Path, keeper_path: Path, photograph: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[str] = []
@@ -234,39 +234,39 @@ def test_a_painter_closes_its_models(
     monkeypatch.setattr(
         Stylizer, "close", lambda stylizer: closed.append(stylizer.name) or close(stylizer)
     )
-    with VideoStylizer(VideoStyle(((model_path, 0.0), (keeper_path, 1.0)))) as painter:
+    with VideoStylizer(VideoStyle(((model_path, 0.0), (keeper_path, 1.0)))) as stylizer:
         assert closed == []
-    assert sorted(closed) == ["TrainingCallback", "Tiny"]
+    assert sorted(closed) == ["Keeper", "Tiny"]
     with pytest.raises(NstError, match="closed"):
-        painter.at(photograph, 0)
+        stylizer.at(photograph, 0)
     closed.clear()
     with pytest.raises(ModelError, match=r"none\.onnx does not exist"):
         VideoStylizer(VideoStyle(((model_path, 0.0), (Path("none.onnx"), 1.0))))
     with pytest.raises(UsageError, match="the styles begin at"):
         VideoStylizer(VideoStyle(((keeper_path, 1.0),)))
-    assert closed == ["Tiny", "TrainingCallback"]
+    assert closed == ["Tiny", "Keeper"]
 
 
 def test_the_command(tmp_path: Path, model_path: Path, keeper_path: Path) -> None:
     source = make_clip(tmp_path / "a.mp4", pictures(24))
     options = ("--crf", 2, "--keep-color", "none")
 
-    def painted(*style: object) -> list[Array]:
+    def repainted(*style: object) -> list[Array]:
         status, said = nst("video", source, tmp_path / "b.mp4", *style, *options)
         assert status == 0, said
         images, shown = decoded(tmp_path / "b.mp4")
         assert shown == decoded(source)[1]
         return [blurred(image) for image in images]
 
-    one, other = painted("--style", model_path), painted("--style", keeper_path)
+    one, other = repainted("--style", model_path), repainted("--style", keeper_path)
     assert all(off(a, b) > 15 for a, b in zip(one, other, strict=True))
     styles = f"{model_path}@0,{keeper_path}@0.4"
-    both = painted("--styles", styles, "--fade", 0.2)
+    both = repainted("--styles", styles, "--fade", 0.2)
     for k, image in enumerate(both):
         share = min(1.0, max(0.0, (k / 25 - 0.4) / 0.2))
         mixed = share * other[k].astype(float) + (1 - share) * one[k]
         assert off(image, mixed) < 4, k
-    cut = painted("--styles", styles, "--fade", 0)
+    cut = repainted("--styles", styles, "--fade", 0)
     expected = [*one[:10], *other[10:]]
     assert all(off(a, b) < 4 for a, b in zip(cut, expected, strict=True))
     # The seconds are those of the repainted film.
@@ -285,7 +285,7 @@ def test_the_command(tmp_path: Path, model_path: Path, keeper_path: Path) -> Non
     [
         ((), 2, "give --style MODEL, or --styles"),
         (("--style", "m.onnx", "--styles", "m.onnx@0"), 2, "give --style MODEL, or --styles"),
-        (("--styles", ""), 2, "--styles has ''"),
+        (("--styles", ""), 2, "styles has ''"),
         (("--styles", "m.onnx@0,m.onnx@x"), 2, "write MODEL@SECONDS"),
         (("--styles", "m.onnx@1"), 2, "the styles begin at 1 s"),
         (("--styles", "m.onnx@0,m.onnx@nan"), 2, "the styles begin at 0, nan s"),

@@ -219,7 +219,7 @@ def test_what_is_written_is_read_again(before: str, width: str, after: str) -> N
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary files go."""
+    """Return an empty folder that temporary files go to."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -264,7 +264,7 @@ def test_a_gif(tmp_path: Path, temporary: Path) -> None:
 
 
 def test_a_gif_does_not_drift(tmp_path: Path) -> None:
-    """A frame of film at 29.97 a second lasts 3.337 hundredths."""
+    """At 29.97 frames a second a frame lasts 3.337 hundredths."""
     images = [flat(50 + 150 * (k % 2), (4, 4)) for k in range(120)]
     write_gif(tmp_path / "a.gif", images, range(120), Fraction(1001, 30000), last=1)
     made, spans, _ = read_gif(tmp_path / "a.gif")
@@ -273,7 +273,7 @@ def test_a_gif_does_not_drift(tmp_path: Path) -> None:
     assert np.abs(begins - np.arange(121) * 1001 / 30000).max() <= 0.005 + 1e-9
 
 
-def test_a_gif_of_a_fast_film_is_not_slow(tmp_path: Path) -> None:
+def test_a_gif_of_a_fast_video_is_not_slow(tmp_path: Path) -> None:
     """Players show no frame for less than two hundredths: of sixty a second some are left out."""
     with GIFWriter(tmp_path / "a.gif", time_base=Fraction(1, 60), rate=Fraction(60)) as writer:
         for number in range(60):
@@ -310,7 +310,7 @@ def test_no_half_gif(tmp_path: Path, temporary: Path) -> None:
     assert writer.frames == 0
     assert not target.exists()
     target.mkdir()
-    with pytest.raises(NstError, match=r"a\.gif is a folder"):  # before anything is painted
+    with pytest.raises(NstError, match=r"a\.gif is a folder"):  # before anything is repainted
         GIFWriter(target, time_base=MILLI, rate=TEN)
     assert not list(temporary.iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"a.gif", "temporary"}
@@ -355,8 +355,8 @@ def test_from_a_clip_to_images_and_back(tmp_path: Path, model_path: Path) -> Non
         assert packets(tmp_path / "b.mp4", "audio") == []
 
 
-def test_a_bad_image_in_a_film(tmp_path: Path, model_path: Path) -> None:
-    """It is named, the others are painted at their times, and the status tells."""
+def test_a_bad_image_in_a_video(tmp_path: Path, model_path: Path) -> None:
+    """It is named, the others are repainted at their times, and the status is 1."""
     folder_of(tmp_path / "frames", [f"{k}.png" for k in range(5)])
     (tmp_path / "frames" / "2.png").write_text("no image")
     options = ("--style", model_path, "--fps", 10)
@@ -379,7 +379,7 @@ def test_a_bad_image_in_a_film(tmp_path: Path, model_path: Path) -> None:
         (("frames", "b.mp4", "--fps", "0"), 2, ["fps is 0"]),
         (("frames", "b.mp4", "--fps", "1e-9"), 2, ["fps is 1e-09"]),
         (("frames", "b.mp4", "--fps", "1e9"), 2, ["fps is 1e+09"]),
-        (("frames", "b.mp4", "--start", "9"), 2, ["--start 9 is beyond the end of frames: 0.12 s"]),
+        (("frames", "b.mp4", "--start", "9"), 2, ["start 9 is beyond the end of frames: 0.12 s"]),
         (("frames", "b.mp4", "--start", "1e308"), 2, ["start is 1e+308"]),
         (("frames", "frames/%d.png"), 2, ["would overwrite images of frames"]),
         (("frames/%d.png", "frames/../frames/%01d.png"), 2, ["would overwrite images"]),

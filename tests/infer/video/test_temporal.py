@@ -26,7 +26,7 @@ class Fake:
     """Stands in for a `Stylizer` and remembers what it was asked.
 
     Args:
-        paint: the picture of a frame.
+        paint: stylizes a frame.
         statistics: of the frames, one after another; None for a model without.
     """
 
@@ -102,7 +102,7 @@ def test_one_odd_frame_hardly_counts() -> None:
     assert off[-1] < 0.2 * max(off)
 
 
-def test_a_cut_begins_anew() -> None:
+def test_a_cut_begins_again() -> None:
     seen = some_statistics(12)
     fake = Fake(statistics=seen)
     steady = make_steady(fake)
@@ -175,7 +175,7 @@ def test_strength_passes_through(photograph: Array) -> None:
 
 
 def test_a_new_strength_shows_at_once() -> None:
-    """As when a slider is moved before a camera: no trail of the pictures before."""
+    """A slider may move during a live session: earlier frames leave no trail."""
     levels = iter([200, 200, 60, 60])
     steady = make_steady(Fake(lambda image: np.full_like(image, next(levels))), stabilize=True)
     found = [steady(grey(100), strength) for strength in (1.0, 1.0, 0.3, 0.3)]
@@ -345,13 +345,13 @@ def test_a_frame_under_its_own_statistics_is_as_without(
     again, same = stylizer.frame(photograph, held=own)
     np.testing.assert_array_equal(again, stylized)
     np.testing.assert_array_equal(same, own)
-    # Those of another frame change it, and what is told are its own all the same.
+    # Statistics of another frame change the result; the returned ones are its own all the same.
     other = stylizer.statistics(255 - photograph // 2)
-    changed, told = stylizer.frame(photograph, held=other)
+    changed, returned = stylizer.frame(photograph, held=other)
     assert (changed != stylized).mean() > 0.3
-    assert told is not None
+    assert returned is not None
     assert other is not None
-    np.testing.assert_allclose(told[:, :16], own[:, :16], rtol=1e-5)  # the first layer's at least
+    np.testing.assert_allclose(returned[:, :16], own[:, :16], rtol=1e-5)  # of the first layer
     assert np.abs(other / own - 1).max() > 0.05
     blended, _ = stylizer.frame(photograph, 0.25, other)
     expected = 0.25 * changed + 0.75 * photograph
@@ -377,9 +377,9 @@ def test_a_large_frame_goes_in_tiles_under_the_statistics_that_are_held(
     assert len(tiles(big.shape[:2], stylizer.receptive_radius)) == 12
     tiled = [stylizer.frame(big, held=held) for held in (None, other)]
     own = stylizer.statistics(big)
-    for (one, _), (found, told) in zip(whole, tiled, strict=True):
+    for (one, _), (found, returned) in zip(whole, tiled, strict=True):
         np.testing.assert_array_equal(found, one)
-        np.testing.assert_array_equal(told, own)
+        np.testing.assert_array_equal(returned, own)
     assert (tiled[0][0] != tiled[1][0]).mean() > 0.3
     np.testing.assert_array_equal(stylizer.frame(big, held=own)[0], tiled[0][0])
 

@@ -1,4 +1,4 @@
-"""Photographs to judge by: files and folders, in order, the bad ones named."""
+"""Photographs from packages, files and folders: in order, with an error for each bad one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nst.io.sample_images import held_out, load_photographs, packaged
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Ten grey images, each of its own level, two of them below the folder."""
+    """Make ten grey images of different levels, two of them in a subfolder."""
     for number in range(10):
         name = f"{number}.png" if number < 8 else f"deeper/{number}.png"
         save_image(tmp_path / name, np.full((64, 80, 3), 10 * number, np.uint8))

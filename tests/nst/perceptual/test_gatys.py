@@ -1,4 +1,4 @@
-"""The optimiser of pixels."""
+"""The optimisation of pixels, of one image and of batches."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_coarse_to_fine(photograph: Array, style: Array) -> None:
     assert seen[-1].steps == 6
 
 
-def test_ctrl_c_gives_what_there_is(photograph: Array, style: Array) -> None:
+def test_ctrl_c_gives_the_best_image_so_far(photograph: Array, style: Array) -> None:
     def stop(progress: OptimizeProgress) -> None:
         if progress.step == 4:
             raise KeyboardInterrupt
@@ -110,9 +110,7 @@ SHALLOW = ObjectiveConfig(
 )
 
 
-def test_the_photograph_s_colours_are_kept_where_its_luminance_alone_is_painted(
-    photograph: Array, style: Array
-) -> None:
+def test_keep_color_luminance_keeps_the_chrominance(photograph: Array, style: Array) -> None:
     config = replace(SMALL, keep_color="luminance")
     image, seen = run(photograph, style, iterations=15, objective=config)
     luma = np.array([0.299, 0.587, 0.114])
@@ -126,10 +124,8 @@ def test_the_photograph_s_colours_are_kept_where_its_luminance_alone_is_painted(
 
 
 @pytest.mark.parametrize("how", ["linear", "histogram"])
-def test_a_style_may_take_on_the_photograph_s_colours(
-    how: KeepColor, photograph: Array, style: Array
-) -> None:
-    """As if the style image had been given those colours before (Gatys et al. 2016)."""
+def test_keep_color_recolours_the_style(how: KeepColor, photograph: Array, style: Array) -> None:
+    """The result is that of a style image recoloured before (Gatys et al. 2016)."""
     image, _ = run(photograph, style, iterations=6, objective=replace(SMALL, keep_color=how))
     other = style_in_colors_of(style, [photograph], how)
     expected, _ = run(photograph, np.asarray(other, np.uint8), iterations=6)
@@ -147,7 +143,7 @@ def contents(photograph: Array) -> list[Array]:
     return [square, np.ascontiguousarray(square[::-1, :, ::-1] // 3), square // 2 + 90]
 
 
-def test_a_batch_is_each_alone(
+def test_a_batch_equals_its_images_alone(
     objective: PerceptualLoss, contents: list[Array], style: Array
 ) -> None:
     seen: list[BatchProgress] = []
@@ -168,7 +164,7 @@ def test_a_batch_is_each_alone(
         assert total == pytest.approx(alone[-1].total_loss, rel=1e-3)
 
 
-def test_a_batch_that_has_enough_gives_way_to_the_next(
+def test_a_callback_ends_a_batch_and_the_next_begins(
     objective: PerceptualLoss, contents: list[Array]
 ) -> None:
     steps: list[tuple[int, int]] = []
@@ -184,7 +180,7 @@ def test_a_batch_that_has_enough_gives_way_to_the_next(
 
 
 @pytest.mark.parametrize("room", [1, 2])
-def test_a_gpu_with_little_memory_takes_fewer_at_once(
+def test_too_little_memory_halves_the_batch(
     objective: PerceptualLoss, contents: list[Array], room: int
 ) -> None:
     tried: list[int] = []
@@ -199,7 +195,7 @@ def test_a_gpu_with_little_memory_takes_fewer_at_once(
     try:
         images = optimize_batch([*contents, contents[0]], objective, 1, at_once=4)
         room = 0
-        with pytest.raises(NstError, match="little memory"):
+        with pytest.raises(NstError, match="little memory: use the CPU"):
             optimize_batch(contents[:2], objective, 1, at_once=4)
     finally:
         handle.remove()

@@ -1,4 +1,4 @@
-"""The optimiser of pixels against SciPy's L-BFGS-B, and what it promises at every step."""
+"""L-BFGS with box constraints against SciPy's L-BFGS-B, and its properties at every step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 def rosenbrock(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row, in units of 100, so that its minimum at (1, 1, …) lies inside the box."""
+    """Compute Rosenbrock's function of each row, in units of 100: the minimum is in the box."""
     x = (x / 100).detach().requires_grad_(True)
     losses = (100 * (x[:, 1:] - x[:, :-1] ** 2) ** 2 + (1 - x[:, :-1]) ** 2).sum(1)
     losses.sum().backward()
@@ -30,7 +30,7 @@ def rosenbrock(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quadratic(seed: int, size: int, outside: float) -> Function:
-    """Positive definite, with its minimum partly outside the box."""
+    """Make a positive definite function whose minimum is partly outside the box."""
     rng = np.random.default_rng(seed)
     q, _ = np.linalg.qr(rng.normal(size=(size, size)))
     matrix = torch.tensor(q @ np.diag(10 ** rng.uniform(-2, 1, size)) @ q.T)
@@ -44,7 +44,7 @@ def quadratic(seed: int, size: int, outside: float) -> Function:
 
 
 def side_by_side(functions: Sequence[Function]) -> Function:
-    """One function for each sample."""
+    """Apply one function to each sample."""
 
     def function(x: Tensor) -> tuple[Tensor, Tensor]:
         parts = [f(x[i : i + 1]) for i, f in enumerate(functions)]
@@ -91,7 +91,7 @@ def test_ends_where_scipys_ends(size: int) -> None:
 
 
 def two_loops(gradient: Floats, pairs: Sequence[tuple[Floats, Floats]]) -> Floats:
-    """-H g, as Nocedal and Wright (2006, algorithm 7.4) write it."""
+    """Compute -H g as Nocedal and Wright (2006, algorithm 7.4) do."""
     q, alphas = gradient.copy(), []
     for s, y in reversed(pairs):
         alphas.append(s @ q / (s @ y))
@@ -138,7 +138,7 @@ FUNCTIONS = st.one_of(
 
 @settings(max_examples=10, deadline=None)
 @given(st.lists(FUNCTIONS, min_size=2, max_size=4), st.integers(0, 10_000))
-def test_a_batch_goes_as_each_alone(functions: list[Function], seed: int) -> None:
+def test_a_batch_equals_its_samples_alone(functions: list[Function], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     starts = 255 * torch.rand(len(functions), 5, generator=generator, dtype=torch.float64)
     batch = BoxLBFGS(starts.clone(), side_by_side(functions), history=4)
@@ -155,7 +155,7 @@ def test_a_batch_goes_as_each_alone(functions: list[Function], seed: int) -> Non
         assert ((batch.losses - losses).abs() <= 1e-6 * first).all()
 
 
-def test_samples_are_accepted_one_by_one_whatever_their_shape() -> None:
+def test_samples_are_accepted_one_by_one_in_any_shape() -> None:
     functions = [quadratic(seed, 8, 50.0) for seed in range(3)]
     together = side_by_side([*functions, rosenbrock])
 
@@ -189,8 +189,8 @@ def test_a_sample_without_finite_losses_leaves_the_others_as_they_are() -> None:
     torch.testing.assert_close(hurt.x[1], start[1], rtol=0, atol=0)
 
 
-def test_a_cliff_is_stepped_back_from() -> None:
-    """Losses that leap or cease to be finite cost a step, never the state."""
+def test_a_step_to_a_loss_that_is_not_finite_is_undone() -> None:
+    """It costs a step, never the state."""
 
     def function(x: Tensor) -> tuple[Tensor, Tensor]:
         away = x - 118
@@ -216,7 +216,7 @@ def test_the_first_move_is_of_the_size_of_pixels() -> None:
     assert (x - before).abs().mean((1, 2, 3)).tolist() == pytest.approx([3] * 3, rel=1e-3)
 
 
-def test_nowhere_to_go() -> None:
+def test_nothing_moves_at_a_corner() -> None:
     x = torch.zeros(2, 5)
     descent = BoxLBFGS(x, lambda x: (x.sum(1), torch.ones_like(x)))
     for _ in range(5):

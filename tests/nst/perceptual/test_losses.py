@@ -78,7 +78,7 @@ def test_total_variation() -> None:
 
 
 def test_perceptual_loss_is_the_weighted_sum(photograph: Array) -> None:
-    """The objective of the docs, spelled out in float64 NumPy on VGG's activations."""
+    """The expected value is the docs' objective in float64 NumPy, on VGG's activations."""
     config = ObjectiveConfig(content_weight=2, style_weight=7, tv_weight=0.5)
     style = to_tensor(photograph[::-1, ::2].copy())
     content = to_tensor(photograph)
@@ -111,7 +111,7 @@ def test_the_photograph_itself_has_no_content_loss(photograph: Array) -> None:
     assert losses.total_loss.item() < 1e-3 * 1e3
 
 
-def test_blending_targets_pulls_as_blending_losses(photograph: Array) -> None:
+def test_blended_targets_have_the_gradient_of_blended_losses(photograph: Array) -> None:
     a, b = to_tensor(photograph[:64, :64]), to_tensor(255 - photograph[32:, 32:])
     content = to_tensor(photograph)
     shares = (3.0, 1.0)  # need not sum to one

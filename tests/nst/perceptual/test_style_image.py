@@ -1,4 +1,4 @@
-"""Style images of every size and shape come to VGG bounded, whole and with a word about it."""
+"""Style images of every size and shape reach VGG whole, bounded in size, and with notes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_pieces_have_the_statistics_of_the_whole(photograph: Array) -> None:
         assert distance < (alone - target).norm()
 
 
-def test_a_plain_style_is_one_piece_without_a_word(tmp_path: Path, photograph: Array) -> None:
+def test_an_ordinary_style_is_one_piece_without_notes(tmp_path: Path, photograph: Array) -> None:
     save_image(tmp_path / "s.png", photograph)
     style = prepare_style(tmp_path / "s.png", 90)
     np.testing.assert_array_equal(style.image, resize_short(photograph, 90))
@@ -83,8 +83,8 @@ def test_a_small_style_is_enlarged_with_a_note(tmp_path: Path, photograph: Array
     style = prepare_style(path, 384)
     assert style.image.shape == (384, 512, 3)
     assert style.notes == (
-        f"{path} is 200×150 pixels: enlarged 2.6 times for --style-size 384, its strokes will be "
-        "soft; a larger image or a smaller --style-size is better",
+        f"{path} is 200×150 pixels: enlarged 2.6 times for the style size 384, its strokes will "
+        "be soft; a larger image or a smaller style size is better",
     )
     assert prepare_style(path, 150).notes == prepare_style(path, 160).notes == ()
 

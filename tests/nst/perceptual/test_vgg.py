@@ -1,4 +1,4 @@
-"""VGG-19 against a plain loop, known facts of its weights, and every source of them."""
+"""VGG-19 against functional calls, known facts of its weights, and every source of them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def vgg() -> VGG19Features:
     return VGG19Features(VGG_LAYERS)
 
 
-def plain_loop(image: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """VGG-19 as one reads it off the paper, on Caffe's BGR input."""
+def functional(image: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Compute VGG-19 step by step as in the paper, on Caffe's BGR input."""
     x = image.flip(1) - torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)
     found = {}
     for block, depth in ((1, 2), (2, 2), (3, 4), (4, 4), (5, 4)):
@@ -44,17 +44,17 @@ def plain_loop(image: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def test_all_activations_match_a_plain_loop(
+def test_all_activations_match_a_functional(
     vgg: VGG19Features, codebook: dict[str, Tensor], photograph: Array
 ) -> None:
     image = to_tensor(photograph)
-    features, expected = vgg(image), plain_loop(image, codebook)
+    features, expected = vgg(image), functional(image, codebook)
     assert set(features) == set(VGG_LAYERS)
     for name, value in expected.items():
         torch.testing.assert_close(features[name], value, rtol=1e-4, atol=1e-2)
 
 
-def test_gradients_match_a_plain_loop(
+def test_gradients_match_a_functional(
     vgg: VGG19Features, codebook: dict[str, Tensor], photograph: Array
 ) -> None:
     image = to_tensor(photograph)[..., :48, :64].requires_grad_()
@@ -64,7 +64,7 @@ def test_gradients_match_a_plain_loop(
         total = sum(features[name].square().mean() for name in names)
         return torch.autograd.grad(total, image)[0]
 
-    expected = gradient(plain_loop(image, codebook))
+    expected = gradient(functional(image, codebook))
     torch.testing.assert_close(gradient(vgg(image, names)), expected, rtol=1e-3, atol=1e-2)
     with torch.autocast("cpu", torch.bfloat16):
         features = vgg(image, names)
@@ -80,7 +80,7 @@ def test_shapes_are_vgg19s(vgg: VGG19Features) -> None:
         assert value.shape == (2, channels[block], 64 >> (block - 1), 96 >> (block - 1))
 
 
-def test_only_as_deep_as_asked() -> None:
+def test_no_layers_below_the_deepest_one_needed() -> None:
     shallow = VGG19Features(["relu1_2", "relu2_1"])
     assert sum(p.numel() for p in shallow.parameters()) == sum(
         i * o * 9 + o for i, o in ((3, 64), (64, 64), (64, 128))
@@ -91,8 +91,8 @@ def test_only_as_deep_as_asked() -> None:
 
 
 def test_conv1_1_has_color_opponent_filters(codebook: dict[str, Tensor]) -> None:
-    """Some first filters answer to a colour difference and not to grey, others the reverse."""
-    gain = codebook["conv1_1.weight"].sum((2, 3))  # answer to constant B, G, R
+    """Some first filters respond to a colour difference and not to grey, others the reverse."""
+    gain = codebook["conv1_1.weight"].sum((2, 3))  # response to constant B, G, R
     grey = gain.sum(1).abs()
     color = (gain - gain.mean(1, keepdim=True)).norm(dim=1)
     assert (color > 5 * grey).sum() >= 5
@@ -148,14 +148,14 @@ def test_torchvisions_weights_without_a_network(monkeypatch: pytest.MonkeyPatch)
         raise URLError("no route")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(NstError, match="--vgg caffe"):
+    with pytest.raises(NstError, match="the weights caffe"):
         VGG19Features(["relu1_1"], "torchvision")
 
 
 def test_torchvisions_weights_as_downloaded(
     monkeypatch: pytest.MonkeyPatch, codebook: dict[str, Tensor], photograph: Array
 ) -> None:
-    """The download itself can't be tested here; what is done with it can."""
+    """Test what happens after the download."""
     state = torchvision_naming(codebook)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: state)
     image = to_tensor(photograph)

@@ -143,7 +143,7 @@ def test_defaults_are_the_librarys() -> None:
 def test_a_table_of_awkward_names() -> None:
     row = Measurement("a | b\nc", "p", "", "", "cuda", (480, 640), 1, 0.0123, 1234.5, 7.0, 3)
     line, _, *_ = cli_bench.table(read_machine(), BenchConfig(), [row]).splitlines()
-    assert "one thread a core" in line
+    assert "one thread per core" in line
     (cells,) = read_table(cli_bench.table(read_machine(), BenchConfig(), [row]))
     assert cells["model"] == "a | b c"
     assert cells["preset"] == "–"
@@ -193,8 +193,8 @@ def test_without_torch(model_path: Path) -> None:
     """The reference is left out with a line; with nothing else to measure, that is an error."""
     code = (
         "import sys\nsys.modules['torch'] = None\nimport json, typer\n"
-        "from typer.testing import CliRunner\nfrom nst.train import cli_bench\n"
-        "app = typer.Typer()\napp.callback()(lambda: None)\ncli_bench.register(app)\n"
+        "from typer.testing import CliRunner\nfrom nst.train.cli import bench\n"
+        "app = typer.Typer()\napp.callback()(lambda: None)\nbench.register(app)\n"
         "for extra in (sys.argv[1:], []):\n"
         f"    r = CliRunner().invoke(app, ['bench', *{QUICK}, *extra])\n"
         "    print(json.dumps([r.exit_code, r.stdout, r.stderr]))"

@@ -221,7 +221,7 @@ def test_a_checksum_wrong_twice_is_an_error(server: Server, home: Path) -> None:
 def one_line(error: pytest.ExceptionInfo[NstError], server: Server, home: Path) -> str:
     line = str(error.value)
     assert "\n" not in line
-    for word in (archive_of(server).url, "--content FOLDER", str(home / "val2017.zip")):
+    for word in (archive_of(server).url, "name a folder", str(home / "val2017.zip")):
         assert word in line
     return line
 
@@ -332,7 +332,7 @@ def test_another_kind_of_file(server: Server, home: Path, payload: bytes) -> Non
         zipfile.ZipFile(buffer, "w").close()
         payload = buffer.getvalue()
     server.payload = payload
-    with pytest.raises(NstError, match=r"is no zip file with a folder val2017"):
+    with pytest.raises(NstError, match=r"is not a zip file with a folder val2017"):
         fetch(server)
     assert {p.name for p in home.iterdir()} == {"val2017.zip", "val2017.lock"}
 
@@ -342,7 +342,7 @@ def test_a_full_disk_is_seen_before(
 ) -> None:
     full = shutil.disk_usage(home.parent)._replace(free=len(server.payload))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    with pytest.raises(NstError, match=r"coco has 0\.00 GB free .* set NST_CACHE"):
+    with pytest.raises(NstError, match=r"coco has 0\.00 GB free, .* set NST_CACHE"):
         fetch(server)
     assert server.ranges == []
 

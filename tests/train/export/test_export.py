@@ -15,7 +15,8 @@ from nst.errors import ExportError, ModelError, NstError
 from nst.io.images import Array
 from nst.models.config import PRESETS
 from nst.models.transformer import TransformerConfig, TransformerNet
-from nst.train.export.export import ExportedNet, export, export_onnx
+from nst.train.export import export
+from nst.train.export.export import ExportedNet, export_onnx
 from nst.train.run.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -140,7 +141,7 @@ def test_bad_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
         load_checkpoint(tmp_path / "none.safetensors")
     (tmp_path / "text.safetensors").write_text("no weights")
-    with pytest.raises(ModelError, match="not a checkpoint that"):
+    with pytest.raises(ModelError, match="no checkpoint that"):
         load_checkpoint(tmp_path / "text.safetensors")
     net = network()
     with torch.no_grad():

@@ -22,8 +22,9 @@ from nst.io.images import Array, resize_image
 from nst.models.config import Architecture, Norm
 from nst.models.norm import SubsampledRMSNorm
 from nst.models.transformer import TransformerConfig, TransformerNet
+from nst.train.export import quantize
 from nst.train.export.calibrate import best_params
-from nst.train.export.export import Exported, export_precisions, quantize
+from nst.train.export.export import Exported, export_precisions
 from nst.train.export.folding import equalize
 from nst.train.export.graph import transformer_graph
 from nst.train.export.quantize import to_fp16, to_int8

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nst.config import ObjectiveConfig
 from nst.errors import UsageError
-from nst.infer.diagnostics.inspection import checkerboard
+from nst.infer.diagnostics.checkerboard import checkerboard
 from nst.io.images import Array, load_style
 from nst.models.config import TransformerConfig
 from nst.models.transformer import TransformerNet

@@ -26,13 +26,14 @@ from nst.perceptual.losses import PerceptualLoss, build_objective
 from nst.train.config import TrainConfig
 from nst.train.engine import loop as loop_module
 from nst.train.engine import step as update_module
-from nst.train.engine.loop import Step
+from nst.train.engine.schedule import temporal_weight
 from nst.train.engine.step import TrainStep
 from nst.train.engine.trainer import TrainResult, resume_style, train_style
 from nst.train.losses import temporal
 from nst.train.losses.temporal import move, moving, temporal_loss
 from nst.train.run.checkpoint import load_checkpoint
 from nst.train.run.log import read_log
+from nst.train.run.progress import TrainProgress
 
 SUBPIXEL = TransformerConfig(4, 1, "subsampled_rms", "subpixel", half_channels=4)
 KINDS = ("TURN", "ZOOM", "SHIFT", "BEND", "GAIN", "OFFSET", "NOISE")
@@ -415,8 +416,7 @@ def test_weights_that_suit_the_designs(objective: PerceptualLoss, style_path: Pa
             assert step.total_loss == pytest.approx(parts + step.checkerboard_loss, rel=1e-5)
     config = TrainConfig(style=(style_path,))
     weights = {
-        name: loop_module.temporal_weight(config, preset.architecture)
-        for name, preset in PRESETS.items()
+        name: temporal_weight(config, preset.architecture) for name, preset in PRESETS.items()
     }
     assert weights["quality"] == 0
     assert min(weights["fast"], weights["balanced"]) > 0
@@ -431,12 +431,12 @@ def test_a_weight_that_makes_no_sense(weight: float, style_path: Path) -> None:
 def test_a_run_resumed_moves_its_crops_as_one_never_stopped(
     tmp_path: Path, style_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop_module, "SNAPSHOT", 2)
+    monkeypatch.setattr(loop_module, "SNAPSHOT_STEPS", 2)
     options = partial(small_run, style_path, steps=5, temporal_weight=300.0, save_every=0.0)
     whole = train_style(options(tmp_path / "whole"))
 
-    def stop(step: Step) -> None:
-        if step.step == 3:
+    def stop(step: TrainProgress) -> None:
+        if step.step == 4:
             raise KeyboardInterrupt
 
     assert train_style(options(tmp_path / "cut"), stop).interrupted

@@ -1,4 +1,4 @@
-"""The log of a run: whole after a kill, continuous after a resume, drawn at the end."""
+"""The log of a run: whole after a kill, continuous after a resume, plotted at the end."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_runs import SMALL, make_small, small_run
 
 from nst.errors import NstError
 from nst.io.images import load_image
+from nst.models.transformer import TransformerNet
 from nst.train.run.environment import environment
+from nst.train.run.folder import RunFolder, discard
 from nst.train.run.log import COLUMNS, LogRow, RunLog, read_log
 from nst.train.run.plot import plot_losses, smooth
 
@@ -57,7 +60,7 @@ def _no_board(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_no_board")
-def test_rows_come_back_and_the_picture_is_drawn(tmp_path: Path) -> None:
+def test_rows_come_back(tmp_path: Path) -> None:
     rows = [
         row(1),
         row(2, total_loss=math.inf, gpu_memory=3.25, note='skipped,\n "not finite"'),
@@ -68,7 +71,7 @@ def test_rows_come_back_and_the_picture_is_drawn(tmp_path: Path) -> None:
         log.write(each)
     log.close()
     log.close()
-    assert {path.name for path in tmp_path.iterdir()} == {"log.csv", "losses.png"}
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
     assert (tmp_path / "log.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
     found = read_log(tmp_path / "log.csv")
     assert found[0] == row(1)
@@ -88,12 +91,19 @@ def test_a_resumed_log_is_one_series(tmp_path: Path, tail: str) -> None:
 
 
 @pytest.mark.usefixtures("_no_board")
+@pytest.mark.parametrize("removed", [False, True])
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file stays")
-def test_a_log_that_is_taken_away_is_not_drawn(tmp_path: Path) -> None:
-    log = write(tmp_path, range(1, 4))
-    (tmp_path / "log.csv").unlink()
-    log.close()
-    assert list(tmp_path.iterdir()) == []
+def test_a_run_that_ends_is_plotted_unless_it_was_removed(
+    tmp_path: Path, style_path: Path, monkeypatch: pytest.MonkeyPatch, removed: bool
+) -> None:
+    make_small(monkeypatch)
+    config, network = small_run(style_path, None), TransformerNet(SMALL)
+    run = RunFolder(tmp_path, config, network, lambda: (0.0, np.zeros((1, 1, 3), np.uint8)), {}, ())
+    if removed:
+        discard(tmp_path)
+    run.close()
+    assert (tmp_path / "losses.png").exists() is not removed
+    assert any(tmp_path.iterdir()) is not removed
 
 
 @pytest.mark.usefixtures("_no_board")
@@ -117,20 +127,6 @@ def test_a_kill_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
     steps = [r.step for r in read_log(tmp_path / "log.csv")]
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) >= 700
-
-
-@pytest.mark.parametrize("lacking", ["temporal_loss", "checkerboard_loss"])
-def test_a_log_of_an_earlier_version_is_read(tmp_path: Path, lacking: str) -> None:
-    path = tmp_path / "log.csv"
-    log = RunLog(tmp_path)
-    for step in (1, 2):
-        log.write(row(step))
-    log.close()
-    place = COLUMNS.index(lacking)
-    lines = [line.split(",") for line in path.read_text().splitlines()]
-    older = [",".join(cells[:place] + cells[place + 1 :]) for cells in lines]
-    path.write_text("\n".join(older) + "\n")
-    assert read_log(path) == [row(1), row(2)]
 
 
 def test_tensorboard_shows_a_resumed_run_as_one(tmp_path: Path) -> None:

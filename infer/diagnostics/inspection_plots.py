@@ -1,4 +1,4 @@
-"""Pictures of an inspection: `checkerboard.png`, `border.png` and `size.png`."""
+"""Draws an inspection: `checkerboard.png`, `border.png` and `size.png`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nst.infer.diagnostics.border import DEPTH, FRAME, Border
 from nst.infer.diagnostics.checkerboard import (
     INSIDE,
     ROUNDING,
@@ -14,7 +15,8 @@ from nst.infer.diagnostics.checkerboard import (
     Values,
     checkerboard_bins,
 )
-from nst.infer.diagnostics.inspection import DEPTH, FRAME, Border, Inspection, StrokeScale
+from nst.infer.diagnostics.inspection import Inspection
+from nst.infer.diagnostics.strokes import StrokeScale
 from nst.io.files import replacing
 from nst.io.images import Array, resize_image
 
@@ -43,13 +45,14 @@ def save_pictures(inspection: Inspection, folder: Path, title: str) -> list[Path
     """Draw the three pictures into `folder`, each whole or not at all.
 
     Args:
-        title: the model's name, as the pictures give it.
+        title: name of the model for the headings.
 
     Returns:
-        Their paths.
+        Paths of the three files.
 
     Raises:
-        ModuleNotFoundError: matplotlib isn't installed. NstError: the folder can't be written.
+        ModuleNotFoundError: matplotlib is not installed.
+        NstError: the folder can't be written.
     """
     figures = (
         draw_checkerboard(inspection.checkerboard, title),
@@ -64,11 +67,11 @@ def save_pictures(inspection: Inspection, folder: Path, title: str) -> list[Path
 
 
 def draw_checkerboard(found: Checkerboard, title: str) -> Figure:
-    """Flat fields and ramps enlarged, the mean spectrum, and the checkerboard's power."""
+    """Draw enlarged flat fields and ramps, the mean spectrum, and the checkerboard's power."""
     page = _Page(1600, 1370, f"{title}: the checkerboard of its strides")
     page.note(
-        f"Fields that hold nothing, stylised: {_PATCH}×{_PATCH} pixels of each, enlarged "
-        f"{_ENLARGED} times, deviations from the smooth trend multiplied as stated."
+        f"Fields without detail, stylised: {_PATCH}×{_PATCH} pixels of each, enlarged {_ENLARGED} "
+        "times, deviations from the smooth trend multiplied as stated."
     )
     painted = dict(found.painted)
     grained = tuple(f"{name} with grain" for name in _COLORS_SHOWN)
@@ -98,7 +101,7 @@ def _draw_spectrum(page: _Page, found: Checkerboard, left: int, top: int) -> Non
     page.text(
         left,
         top - 38,
-        "mean power spectrum of the luminance, dB over rounding",
+        "mean power spectrum of the luminance, dB above rounding",
         size=13,
         weight="bold",
     )
@@ -134,7 +137,7 @@ def _draw_spectrum(page: _Page, found: Checkerboard, left: int, top: int) -> Non
 
 
 def _draw_periods(page: _Page, found: Checkerboard, left: int, top: int) -> None:
-    page.text(left, top, "power over that of the frequencies around", size=13, weight="bold")
+    page.text(left, top, "power divided by that of the frequencies around", size=13, weight="bold")
     page.text(left, top + 22, "0 dB is no checkerboard", size=12, color=_SOFT)
     axes = page.axes(left, top + 54, 1600 - _MARGIN - left, 190)
     decibels = [p.decibels for p in found.periods]
@@ -173,7 +176,7 @@ def _draw_periods(page: _Page, found: Checkerboard, left: int, top: int) -> None
 
 
 def draw_border(found: Border, title: str) -> Figure:
-    """The difference by distance from the border, its mean image, and one crop."""
+    """Draw the difference by distance from the border, its mean image, and one crop."""
     page = _Page(1680, 1200, f"{title}: what it paints along the border")
     page.note(
         f"{found.crops} crops of 256×256, each stylised alone and within its photograph; the same "
@@ -200,7 +203,7 @@ def draw_border(found: Border, title: str) -> Figure:
     page.text(
         _MARGIN + 44,
         522,
-        f"Frame less inside: {found.shift:.1f} ± {found.shift_error:.1f} levels in the worst "
+        f"Frame minus inside: {found.shift:.1f} ± {found.shift_error:.1f} levels in the worst "
         f"channel ({_signed(*found.channel_shift)} in red, green, blue).",
         size=13,
     )
@@ -212,8 +215,8 @@ def draw_border(found: Border, title: str) -> Figure:
     page.text(
         908,
         522,
-        f"Frame over inside: {found.rms_ratio:.2f}.  Contrast of the frame: {found.contrast:.2f} "
-        f"of that in context (inside {found.contrast_inside:.2f}).",
+        f"Frame divided by inside: {found.rms_ratio:.2f}.  Contrast of the frame: "
+        f"{found.contrast:.2f} of that in context (inside {found.contrast_inside:.2f}).",
         size=13,
     )
     factor = _factor(found.difference, most=110)
@@ -232,22 +235,22 @@ def draw_border(found: Border, title: str) -> Figure:
 
 
 def draw_size(found: StrokeScale, title: str) -> Figure:
-    """One photograph at the fewest and the most lines, and the strokes' scale by lines."""
+    """Draw a photograph at the least and the greatest height, and the strokes' scale by height."""
     small, large = found.examples
     half = 744  # width of a column
     width = min(half, 560 * small.shape[1] / small.shape[0])
     height = round(width * small.shape[0] / small.shape[1])
     columns = (_MARGIN, 1600 - _MARGIN - half)
-    page = _Page(1600, height + 590, f"{title}: do strokes grow with the picture?")
-    page.note("The same photograph, stylised at two sizes and shown at one.")
+    page = _Page(1600, height + 590, f"{title}: do strokes grow with the image?")
+    page.note("The same photograph, stylised at two sizes and shown at one size.")
     for image, size, left in zip(
         (small, large), (found.sizes[0], found.sizes[-1]), columns, strict=True
     ):
-        page.text(left, 118, f"stylised at {size.height} lines", size=13, weight="bold")
+        page.text(left, 118, f"stylised at a height of {size.height}", size=13, weight="bold")
         shown = resize_image(np.ascontiguousarray(image), (height, round(width)))
         page.image(left, 146, round(width), height, shown)
     top = 146 + height + 90
-    lines = [size.height for size in found.sizes]
+    heights = [size.height for size in found.sizes]
     panels = (
         ("wavelength of the strokes, pixels", [size.pixels for size in found.sizes], 1),
         ("the same, percent of the height", [size.percent for size in found.sizes], 0),
@@ -255,12 +258,12 @@ def draw_size(found: StrokeScale, title: str) -> Figure:
     for (words, values, growing), left in zip(panels, columns, strict=True):
         page.text(left, top - 34, words, size=13, weight="bold")
         axes = page.axes(left + 36, top, half - 36, 240)
-        known = [(x, y) for x, y in zip(lines, values, strict=True) if y is not None]
+        known = [(x, y) for x, y in zip(heights, values, strict=True) if y is not None]
         if known:
             x, y = zip(*known, strict=True)
             across = np.linspace(x[0], x[-1], 50)
             for power, label, dashes in (
-                (growing, "if they grew with the picture", (6, 3)),
+                (growing, "if they grew with the image", (6, 3)),
                 (growing - 1, "if they kept their pixels", (1.5, 2.5)),
             ):
                 curve = y[0] * (across / x[0]) ** power
@@ -269,14 +272,15 @@ def draw_size(found: StrokeScale, title: str) -> Figure:
             axes.set_ylim(0, 1.1 * max(y[0] * (x[-1] / x[0]) ** growing, *y))
             if growing:
                 axes.legend(frameon=False, fontsize=_pt(12), loc="upper left", labelcolor=_SOFT)
-        axes.set_xticks(lines, [str(line) for line in lines])
-        axes.set_xlabel("lines")
+        axes.set_xticks(heights, [str(height) for height in heights])
+        axes.set_xlabel("height, pixels")
         _clean(axes, grid="y")
     words = "The network changed nothing that could be measured."
     if found.hold is not None:
         words = (
-            f"From {lines[0]} to {lines[-1]} lines the strokes hold {found.hold:.2f} of their size "
-            f"within the picture: 1.00 is all, {lines[0] / lines[-1]:.2f} is that of fixed pixels."
+            f"From a height of {heights[0]} to {heights[-1]} the strokes hold {found.hold:.2f} of "
+            f"their size within the image; 1.00 is all of it, {heights[0] / heights[-1]:.2f} is "
+            "that of fixed pixels."
         )
     page.text(_MARGIN, top + 304, words, size=13)
     return page.figure
@@ -305,7 +309,7 @@ class _Page:
         color: str = _INK,
         weight: str = "normal",
     ) -> None:
-        # By the baseline: the tops of "all" and "ramps" are not at one height.
+        # Align by the baseline: the tops of "all" and "ramps" differ.
         place = left / self.width, 1 - (top + 0.8 * size) / self.height
         self.figure.text(*place, words, fontsize=_pt(size), color=color, fontweight=weight)
 
@@ -330,7 +334,7 @@ def _pt(pixels: float) -> float:
 
 
 def _clean(axes: Axes, grid: str | None = None) -> None:
-    """Thin, quiet axes: no box, no ticks."""
+    """Remove the axes' box and ticks, and draw thin grid lines."""
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=_pt(12), colors=_SOFT)
     axes.xaxis.label.set(color=_SOFT, size=_pt(12))
@@ -350,7 +354,7 @@ def _frame(axes: Axes) -> None:
 
 
 def _patch(image: Array) -> tuple[Values, Values]:
-    """The middle of a field's inside: mean colour, and what deviates from a plane."""
+    """Return the mean colour and the deviation from a plane of the middle of a field's inside."""
     start = (INSIDE - _PATCH) // 2
     patch = image[start : start + _PATCH, start : start + _PATCH].reshape(-1, 3).astype(np.float64)
     y, x = np.mgrid[:_PATCH, :_PATCH]
@@ -360,14 +364,14 @@ def _patch(image: Array) -> tuple[Values, Values]:
 
 
 def _folded(image: Array) -> tuple[Values, Values]:
-    """The mean colour, and the mean cell of 8×8 pixels repeated; what has no such period fades."""
+    """Return the mean colour, and the deviation of the mean cell of 8×8 pixels, repeated."""
     cells = image.reshape(INSIDE // 8, 8, INSIDE // 8, 8, 3).astype(np.float64)
     mean = image.mean((0, 1))
     return mean, np.tile(cells.mean((0, 2)) - mean, (_PATCH // 8, _PATCH // 8, 1))
 
 
 def _factor(deviations: Values, most: float) -> int:
-    """How many times deviations can be enlarged with 98 % of them within `most` levels."""
+    """Return the factor by which 98 % of the deviations stay within `most` levels."""
     reach = float(np.quantile(np.abs(deviations), 0.98))
     return next((factor for factor in (16, 8, 4, 2) if factor * reach <= most), 1)
 
