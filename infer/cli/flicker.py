@@ -33,11 +33,6 @@ READINGS = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add `nst flicker` to the command."""
-    app.command("flicker")(flicker_command)
-
-
 @command
 def flicker_command(
     model: Annotated[Path, typer.Argument(help="Style model, an .onnx file.")],

@@ -12,11 +12,6 @@ from nst.errors import NstError
 from nst.infer.cli.options import KeepColorOption, ProviderOption, StrengthOption, ThreadsOption
 
 
-def register(app: typer.Typer) -> None:
-    """Add `nst image` to the command."""
-    app.command("image")(image_command)
-
-
 @command
 def image_command(
     inputs: Annotated[

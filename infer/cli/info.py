@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from nst.infer.diagnostics.machine import Machine, ProviderState, TrainingState
 
 
-def register(app: typer.Typer) -> None:
-    """Add `nst info` to the command."""
-    app.command("info")(info_command)
-
-
 @command
 def info_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,

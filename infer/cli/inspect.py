@@ -23,11 +23,6 @@ HEIGHTS = "256,480,720,1080"
 MOST = 24
 
 
-def register(app: typer.Typer) -> None:
-    """Add `nst inspect` to the command."""
-    app.command("inspect")(inspect_command)
-
-
 @command
 def inspect_command(
     model: Annotated[Path, typer.Argument(help="Model that nst-train made, an .onnx file.")],

@@ -20,11 +20,6 @@ from nst.infer.cli.options import (
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add `nst video` to the command."""
-    app.command("video")(video_command)
-
-
 @command
 def video_command(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Video to repaint.")],
@@ -83,7 +78,6 @@ def video_command(
 
     Ctrl-C ends the work and keeps the part that is done.
     """
-    from rich.progress import TextColumn
 
     from nst.infer.video.parallel import repaint_in_parallel
     from nst.infer.video.pipeline import VideoProgress, repaint_video
@@ -109,7 +103,7 @@ def video_command(
         "encode": EncodeConfig(codec, crf, preset, hardware),
     }
     check_number("workers", workers, least=1)
-    with VideoStylizer(look) as painter, progress_bar(TextColumn("{task.fields[pace]}")) as bar:
+    with VideoStylizer(look) as painter, progress_bar("pace") as bar:
         for note in painter.notes:
             say(f"note: {note}")
         if not quiet:

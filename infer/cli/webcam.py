@@ -18,11 +18,6 @@ from nst.io.files import same_file
 _FIRST = 20.0  # seconds to wait for a source's first frame
 
 
-def register(app: typer.Typer) -> None:
-    """Add `nst webcam` to the command."""
-    app.command("webcam")(webcam_command)
-
-
 @command
 def webcam_command(
     style: Annotated[

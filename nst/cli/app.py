@@ -1,24 +1,36 @@
-"""The root of the `nst` command: a table of subcommands, each loaded when it is called."""
+"""The root of the `nst` command."""
 
 from __future__ import annotations
 
 import typer
 
 from nst.cli import color, optimize
+from nst.cli.help import SectionedCommand, make_app
 from nst.infer.cli import flicker, image, info, inspect, video, webcam
 from nst.train.cli import bench, export, score, train
 
-app = typer.Typer(
+COMMANDS = {
+    "train": train.train_command,
+    "image": image.image_command,
+    "video": video.video_command,
+    "webcam": webcam.webcam_command,
+    "optimize": optimize.optimize_command,
+    "export": export.export_command,
+    "score": score.score_command,
+    "inspect": inspect.inspect_command,
+    "flicker": flicker.flicker_command,
+    "bench": bench.bench_command,
+    "info": info.info_command,
+}
+
+app = make_app(
     name="nst",
     help="Real-time neural style transfer: any picture becomes a network that repaints others.",
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
 )
-for part in (
-    *(train, image, video, webcam, optimize, color, export, score, inspect, flicker, bench, info),
-):
-    part.register(app)
+for name, function in COMMANDS.items():
+    app.command(name, cls=SectionedCommand)(function)
+app.add_typer(color.group, name="color")
 
 
 @app.callback(invoke_without_command=True)

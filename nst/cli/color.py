@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from nst.cli.console import Debug, command, progress_bar, say
 from nst.cli.fields import given_options
+from nst.cli.help import SectionedCommand, make_app
 from nst.cli.options import check_image_target
 from nst.config import ColorMethod, check_number
 from nst.errors import UsageError, needs_extra
@@ -27,18 +28,6 @@ class _DefaultGroup(TyperGroup):
         if args and args[0] not in (*self.commands, "--help"):
             args = ["transfer", *args]
         return super().parse_args(ctx, args)
-
-
-def register(app: typer.Typer) -> None:
-    """Add `nst color` to the command."""
-    group = typer.Typer(cls=_DefaultGroup, no_args_is_help=True)
-    group.command("transfer")(transfer_command)
-    group.command("compare")(compare_command)
-    app.add_typer(
-        group,
-        name="color",
-        help="Give an image the colours of another: nst color SOURCE REFERENCE --out FILE.",
-    )
 
 
 @command
@@ -129,3 +118,12 @@ def compare_command(
             beside.write_text(content.rstrip("\n") + "\n", "utf-8")
     print(values if as_json else table if markdown else text)
     say(f"pictures {out / 'comparison.png'}")
+
+
+group = make_app(
+    cls=_DefaultGroup,
+    no_args_is_help=True,
+    help="Give an image the colours of another: nst color SOURCE REFERENCE --out FILE.",
+)
+group.command("transfer", cls=SectionedCommand)(transfer_command)
+group.command("compare", cls=SectionedCommand)(compare_command)

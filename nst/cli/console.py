@@ -6,23 +6,17 @@ import functools
 import os
 import warnings
 from collections.abc import Callable
-from typing import Annotated, ParamSpec
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    TaskProgressColumn,
-    TextColumn,
-)
 
 from nst.errors import NstError
 
 P = ParamSpec("P")
 
-out = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -45,7 +39,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             fail(error)
             raise typer.Exit(error.exit_status) from error
         except KeyboardInterrupt as error:
-            out.print("interrupted", markup=False)
+            say("interrupted")
             raise typer.Exit(130) from error
         except BrokenPipeError as error:
             # The reader of our output is gone; keep Python from complaining about it at exit.
@@ -68,22 +62,35 @@ def fail(error: NstError) -> None:
 
 def say(line: str) -> None:
     """Print a line on stderr, without markup."""
-    out.print(line, markup=False)
+    _console().print(line, markup=False)
 
 
 def hush(quiet: bool) -> None:
     """Stop all output on stderr, errors too, or start it again."""
-    out.quiet = quiet
+    _console().quiet = quiet
 
 
-def progress_bar(*columns: ProgressColumn) -> Progress:
-    """Make a bar on stderr that vanishes at its end; it is off if stderr is no terminal."""
+def progress_bar(*fields: str) -> Progress:
+    """Make a bar on stderr that vanishes at its end; it is off if stderr is no terminal.
+
+    Args:
+        fields: names of the task's fields to show behind the bar.
+    """
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         TaskProgressColumn(),
-        *columns,
-        console=out,
+        *(TextColumn(f"{{task.fields[{field}]}}") for field in fields),
+        console=_console(),
         transient=True,
-        disable=not out.is_terminal,
+        disable=not _console().is_terminal,
     )
+
+
+@functools.cache
+def _console() -> Console:
+    from rich.console import Console  # takes a tenth of a second
+
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import TextColumn
 
 from nst.cli.console import Debug, command, progress_bar, say
 from nst.cli.fields import make_config, with_options
@@ -22,11 +21,6 @@ from nst.config import ObjectiveConfig, OptimizeConfig
 from nst.errors import UsageError, needs_extra
 from nst.formatting import clock, thousands
 from nst.io.files import check_writable
-
-
-def register(app: typer.Typer) -> None:
-    """Add `nst optimize` to the command."""
-    app.command("optimize")(optimize_command)
 
 
 @command
@@ -66,7 +60,7 @@ def optimize_command(
     with needs_extra("nst optimize"):
         from nst.perceptual.gatys import OptimizeProgress, optimize
 
-    with progress_bar(TextColumn("{task.fields[losses]}")) as bar:
+    with progress_bar("losses") as bar:
         task = bar.add_task("optimizing", total=None, losses="")
         last: OptimizeProgress | None = None
 

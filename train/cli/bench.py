@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.progress import TextColumn
 
 from nst.cli.console import Debug, command, progress_bar, say
 from nst.config import PROVIDERS, Provider
@@ -26,11 +25,6 @@ if TYPE_CHECKING:
     from nst.infer.diagnostics.machine import Machine
 
 SIZES = ("640x480", "1280x720", "1920x1080")
-
-
-def register(app: typer.Typer) -> None:
-    """Add `nst bench` to the command."""
-    app.command("bench")(bench_command)
 
 
 @command
@@ -80,7 +74,7 @@ def bench_command(
     machine = read_machine()  # before measuring, which adds to the load
     with tempfile.TemporaryDirectory(prefix="nst-bench-") as folder:
         candidates = _candidates(models, providers, reference, precision, Path(folder))
-        with progress_bar(TextColumn("{task.fields[now]}")) as bar:
+        with progress_bar("now") as bar:
             task = bar.add_task("measuring", total=1.0, now="")
 
             def report(progress: BenchProgress) -> None:

@@ -23,11 +23,6 @@ PrecisionOption = Annotated[
 SHOWN = 5  # skipped files that are named
 
 
-def register(app: typer.Typer) -> None:
-    """Add `nst export` to the command."""
-    app.command("export")(export_command)
-
-
 @command
 def export_command(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of a run, a .safetensors file.")],

@@ -29,11 +29,6 @@ MOST_ITERATIONS = 1000
 _OBJECTIVE = "Objective (default: as in the training)"
 
 
-def register(app: typer.Typer) -> None:
-    """Add `nst score` to the command."""
-    app.command("score")(score_command)
-
-
 @command
 @with_options(
     ObjectiveConfig,

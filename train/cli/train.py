@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import TextColumn
 
 from nst.cli.console import Debug, command, hush, progress_bar, say
 from nst.cli.fields import with_options
+from nst.cli.help import SectionedCommand, make_app
 from nst.cli.options import StrokeOption, check_rivals, stroke_size
 from nst.errors import UsageError, needs_extra
 from nst.formatting import clock, thousands
@@ -28,15 +28,10 @@ if TYPE_CHECKING:
 WAITING = 0.05  # share of the time spent waiting for content from which the command mentions it
 
 
-def register(app: typer.Typer) -> None:
-    """Add `nst train` to the command."""
-    app.command("train")(train_command)
-
-
 def main() -> None:
     """Run `nst-train`."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command("nst-train")(train_command)
+    app = make_app()
+    app.command("nst-train", cls=SectionedCommand)(train_command)
     app()
 
 
@@ -85,7 +80,7 @@ def train_command(
     # Of several processes under torchrun only the first prints.
     first = os.environ.get("RANK", "0") == "0"
     hush(not first)
-    with progress_bar(TextColumn("{task.fields[losses]}")) as bar:
+    with progress_bar("losses") as bar:
         bar.disable |= not first
         task = bar.add_task("training", total=1.0, losses="")
 
