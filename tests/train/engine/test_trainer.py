@@ -23,6 +23,7 @@ from nst.io.sample_images import held_out
 from nst.models.config import TransformerConfig
 from nst.models.transformer import TransformerNet
 from nst.perceptual.losses import build_objective
+from nst.perceptual.style_image import prepare_style
 from nst.perceptual.tensors import to_tensor
 from nst.train.engine.loop import Loop
 from nst.train.engine.schedule import DEFAULTS, Budget, schedule
@@ -90,7 +91,8 @@ def test_a_network_that_paints_the_luminance_alone(tmp_path: Path, style_path: P
     result = train_style(options(style_path, tmp_path / "run", objective=objective))
     assert result.before.content_loss > 1000  # a photograph has colours
     grey_loss, loss = [], []
-    built = build_objective([load_image(style_path)], (), objective, torch.device("cpu"))
+    style = prepare_style(style_path, objective.style_size).image
+    built = build_objective([style], (), objective, torch.device("cpu"))
     with Stylizer(result.model) as stylizer:
         assert stylizer.keep_color == "luminance"
         for photograph in squares(held_out()):
@@ -104,7 +106,8 @@ def test_a_network_that_paints_the_luminance_alone(tmp_path: Path, style_path: P
             lambda image: keep_color(stylizer(image), image, "luminance"),
         )
         np.testing.assert_array_equal(load_image(result.preview), sheet)
-    assert np.mean(loss) == pytest.approx(result.after.total_loss, rel=0.02)
+    # A training in bf16 is judged in float32, too: only pixels that round the other way differ.
+    assert np.mean(loss) == pytest.approx(result.after.total_loss, rel=1e-4)
     assert np.mean(grey_loss) < 1.1 * np.mean(loss)
     plain = train_style(options(style_path, tmp_path / "plain", steps=1))
     with Stylizer(plain.model) as stylizer:
