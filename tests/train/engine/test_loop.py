@@ -453,6 +453,7 @@ def test_one_image_that_does_not_fit_is_told(
 
 def torchrun(count: int, script: Path, *arguments: object) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--local-addr=127.0.0.1"]  # not every machine can resolve its own name
     command += [f"--nproc-per-node={count}", str(script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
