@@ -9,10 +9,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; read as
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from nst.io.images import Array, save_image
 
 ROOT = Path(__file__).parent.parent
+# No test fails because a machine is slow.
+settings.register_profile(
+    "nst", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("nst")
 
 
 @pytest.fixture(scope="session")

@@ -123,7 +123,8 @@ def test_a_folder_is_reproducible_whatever_its_bad_files(mixed_folder: Path) -> 
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(seed=st.integers(0, 2**32), resumed_at=st.integers(0, 25))
 def test_crops_do_not_depend_on_what_was_loaded_before(
