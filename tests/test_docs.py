@@ -30,7 +30,7 @@ def documented_commands(root: Path) -> list[tuple[Path, list[str]]]:
     """Every `nst …` line of the code blocks in README and docs, split as a shell would."""
     found = []
     for path in pages(root):
-        for block in re.findall(r"```(?:sh|console|bash)\n(.*?)```", path.read_text(), re.S):
+        for block in re.findall(r"```(?:sh|console|bash)\n(.*?)```", path.read_text("utf-8"), re.S):
             for line in block.replace("\\\n", " ").splitlines():
                 for part in re.split(r"&&|\|", line.split("  #")[0]):
                     words = shlex.split(part)
@@ -59,7 +59,7 @@ def test_every_documented_command_and_option_exists(root: Path) -> None:
 
 
 def test_every_command_is_in_the_readme(root: Path) -> None:
-    readme = (root / "README.md").read_text()
+    readme = (root / "README.md").read_text("utf-8")
     assert set(typer.main.get_command(app).commands) == set(COMMANDS)  # type: ignore[attr-defined]
     for name in COMMANDS:
         assert f"nst {name}" in readme or f"nst-{name}" in readme
@@ -68,7 +68,7 @@ def test_every_command_is_in_the_readme(root: Path) -> None:
 
 def test_relative_links_of_the_docs_lead_somewhere(root: Path) -> None:
     for path in pages(root):
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text("utf-8")):
             if "://" not in target:
                 linked = path.parent / target
                 assert linked.exists(), f"{path.name} links to {target}"
@@ -78,7 +78,7 @@ def test_relative_links_of_the_docs_lead_somewhere(root: Path) -> None:
 @pytest.mark.parametrize("name", ["wave"])
 def test_examples_are_what_their_scripts_draw(root: Path, tmp_path: Path, name: str) -> None:
     script = tmp_path / f"make_{name}.py"
-    script.write_text((root / "examples" / f"make_{name}.py").read_text())
+    script.write_bytes((root / "examples" / f"make_{name}.py").read_bytes())
     subprocess.run([sys.executable, str(script)], check=True, timeout=120)
     drawn, kept = (load_image(f / f"{name}.jpg") for f in (tmp_path, root / "examples"))
     assert drawn.shape == kept.shape
