@@ -6,6 +6,7 @@ The names below load on first use: `import nst` itself loads no torch, ONNX Runt
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from nst.train.config import TrainConfig
     from nst.train.engine.trainer import resume_style, train_style
     from nst.train.evaluation.score import score
+
+# ONNX Runtime, as it loads, would give this machine a name and report its use to Microsoft.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {  # modules of the public names
     "nst.config": ("ObjectiveConfig", "OptimizeConfig"),

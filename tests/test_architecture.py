@@ -143,6 +143,15 @@ def test_import_infer_loads_no_torch() -> None:
     assert not {"torch", "torchvision", "onnx"} & loaded
 
 
+def test_onnx_runtime_reports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its events would wait for their upload in the user's cache."""
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert "onnxruntime" in loaded_after("import nst.infer.runtime.providers")
+    assert not list(tmp_path.rglob("*onnxruntime*"))
+
+
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_loads_nothing_heavy(command: str) -> None:
     """Else it takes a second: `nst --help` is what a newcomer sees first."""
