@@ -67,20 +67,25 @@ from nst.train.engine.trainer import train_style
 
 scoring.EVALUATION_SIDE = 64
 presets.PRESETS["small"] = TransformerConfig(width=4, blocks=1)
-train_style(make_config(load_config(Path(sys.argv[1]))), lambda p: print(p.step, flush=True))
+def report(progress):
+    print(progress.step, flush=True)
+    if progress.step == int(sys.argv[2]):
+        sys.stdin.read()  # until it is killed
+train_style(make_config(load_config(Path(sys.argv[1]))), report)
 """
 
 
 def train_and_kill(folder: Path, config: TrainConfig, step: int) -> None:
-    """Train in a process that is killed when it has made `step` steps."""
+    """Train in a process that is killed after `step` steps."""
     script, file = folder / "script.py", folder / "options.toml"
     script.write_text(SCRIPT)
     save_config(file, config)
-    command = [sys.executable, str(script), str(file)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, str(script), str(file), str(step)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if int(line) >= step:
+            if int(line) == step:
                 process.kill()
                 break
     assert process.returncode not in (0, 1)
