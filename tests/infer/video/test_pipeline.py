@@ -343,25 +343,30 @@ def test_without_a_frame_the_target_stays(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_while_the_last_frames_are_written() -> None:
-    sink, before = Kept(0.05), threading.active_count()
-    source = Numbers(8)
+    main = threading.get_ident()
 
-    class Clock(threading.Thread):
-        def run(self) -> None:
-            while source.read < 8 or not sink.parts:
-                time.sleep(0.005)
-            time.sleep(0.05)
-            signal.raise_signal(signal.SIGINT) if sys.platform == "win32" else os.kill(
-                os.getpid(), signal.SIGINT
-            )
+    def functions() -> Iterator[str]:
+        frame = sys._current_frames().get(main)
+        while frame is not None:
+            yield frame.f_code.co_name
+            frame = frame.f_back
 
-    clock = Clock()
+    class Interrupting(Kept):
+        def write(self, part: Any) -> None:
+            if not self.parts:
+                while "finish" not in functions():  # in which all is painted
+                    time.sleep(0.005)
+                if sys.platform == "win32":
+                    signal.raise_signal(signal.SIGINT)
+                else:
+                    signal.pthread_kill(main, signal.SIGINT)
+            super().write(part)
+
+    sink, before = Interrupting(), threading.active_count()
     with ctrl_c_enabled():
-        clock.start()
-        assert run_stages(source, framewise(same), sink)
-    clock.join()
-    assert [part.pts for part in sink.parts] == list(range(8))
-    assert threading.active_count() == before
+        assert run_stages(Numbers(WAITING), framewise(same), sink)
+    assert [part.pts for part in sink.parts] == list(range(WAITING))
+    assert threading.active_count() <= before
 
 
 def test_ctrl_c_leaves_a_file_of_what_was_done(tmp_path: Path) -> None:
@@ -453,7 +458,7 @@ def test_an_error_in_any_stage_ends_all() -> None:
 
     with pytest.raises(ZeroDivisionError):
         run_stages(Numbers(1000), framewise(fail), Kept())
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # threads of other tests may end meanwhile
 
 
 def nst(*arguments: object) -> tuple[int, str]:
