@@ -66,7 +66,10 @@ class OpenCVWindow:
         """Whether the close button was pressed."""
         if not self._shown:
             return False
-        return bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1)
+        try:
+            return bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1)
+        except cv2.error:  # Qt's last window is gone
+            return True
 
     def full_screen(self, on: bool) -> None:
         """Fill the screen, or go back to a window."""
