@@ -184,9 +184,9 @@ def test_a_dropped_connection_is_taken_up_again(
 
 
 def test_a_stalled_connection_is_dropped(server: Server, home: Path) -> None:
-    server.faults = ["stall"]
-    assert_complete(fetch(server, timeout=0.3), home)
-    assert server.ranges[1] is not None
+    server.faults = ["stall"] * 3
+    assert_complete(fetch(server, timeout=0.3, pauses=(0,) * 9), home)
+    assert any(server.ranges)
 
 
 @pytest.mark.parametrize("refusal", ["no ranges", "416", "other range"])
@@ -267,14 +267,16 @@ def test_a_killed_download_goes_on(server: Server, home: Path) -> None:
 
 
 def test_ctrl_c_keeps_what_came(server: Server, home: Path) -> None:
-    server.faults = ["stall", "stall"]
+    server.faults = ["stall"] * 9
 
     def interrupt(progress: DownloadProgress) -> None:
         if progress.done:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fetch(server, callback=interrupt, timeout=0.3)
+        fetch(server, callback=interrupt, timeout=0.3, pauses=(0,) * 9)
+    server.faults.clear()
+    server.ranges.clear()
     part = (home / "val2017.zip.part").read_bytes()
     assert part
     assert server.payload.startswith(part)
@@ -282,7 +284,7 @@ def test_ctrl_c_keeps_what_came(server: Server, home: Path) -> None:
         fetch(server, callback=lambda p: interrupt(p) if p.stage == "unpacking" else None)
     assert {p.name for p in home.iterdir()} == {"val2017.zip", "val2017.lock"}
     assert_complete(fetch(server), home)
-    assert server.ranges[2:] == [f"bytes={len(part)}-"]
+    assert server.ranges == [f"bytes={len(part)}-"]
 
 
 def test_callers_at_once_download_once(server: Server, home: Path) -> None:
@@ -374,7 +376,7 @@ def test_content_knows_coco_by_name(
             open_content(path)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
