@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, ParamSpec
@@ -29,6 +31,8 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # some encodings lack ×, ± and –
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             with warnings.catch_warnings():  # process-wide, so here, where no other thread runs
                 warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import warnings
 from pathlib import Path
 
@@ -10,7 +12,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from nst.cli.app import app
+from nst.cli.console import command
 from nst.io.images import Array, load_image, save_image
+
+
+def test_a_stdout_that_lacks_a_character_gets_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(data, "ascii", newline=""))
+    command(lambda: print("0.5 ± 0.1", flush=True))()
+    assert data.getvalue() == b"0.5 \\xb1 0.1\n"
 
 
 def test_a_command_hides_pillows_warnings(
