@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
@@ -51,6 +52,9 @@ def off(one: Array, other: Array) -> float:
     return float(np.abs(one.astype(float) - other).mean())
 
 
+ASCII = sys.getfilesystemencoding() == "ascii"
+
+
 def nst(*arguments: object) -> tuple[int, str]:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     return result.exit_code, " ".join(result.output.split())
@@ -62,7 +66,10 @@ def nst(*arguments: object) -> tuple[int, str]:
         ["1.png", "2.png", "9.png", "10.png", "11.png", "100.png"],
         ["shot 1 of 9.png", "shot 2 of 10.png", "shot 2 of 11.png", "shot 10 of 2.png"],
         ["007.png", "08.png", "9.png", "0010.png"],
-        ["1.png", "1²2.png", "2.png"],  # a digit to Python, no number to anyone
+        pytest.param(
+            ["1.png", "1²2.png", "2.png"],  # a digit to Python, no number to anyone
+            marks=pytest.mark.skipif(ASCII, reason="files cannot have such names there"),
+        ),
     ],
 )
 def test_a_folder_in_the_order_people_count(names: list[str], tmp_path: Path) -> None:
