@@ -344,7 +344,7 @@ def test_inspection_reports_its_progress_and_is_ready_for_json(photograph: Array
 
 
 app = typer.Typer(pretty_exceptions_enable=False)
-cli_inspect.register(app)
+app.command("inspect")(cli_inspect.inspect_command)
 app.command("other")(lambda: None)
 
 

@@ -215,7 +215,7 @@ def test_training(monkeypatch: pytest.MonkeyPatch) -> None:
 def info(*arguments: str) -> str:
     app = typer.Typer()
     app.callback()(lambda: None)
-    cli_info.register(app)
+    app.command("info")(cli_info.info_command)
     result = CliRunner().invoke(app, ["info", *arguments])
     assert result.exit_code == 0, result.output
     assert result.stderr == ""

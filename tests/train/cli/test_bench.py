@@ -29,7 +29,7 @@ def nst(*arguments: object) -> tuple[int, str, str]:
     """Exit status, stdout, stderr."""
     app = typer.Typer()
     app.callback()(lambda: None)
-    cli_bench.register(app)
+    app.command("bench")(cli_bench.bench_command)
     result = CliRunner().invoke(app, ["bench", *map(str, arguments)])
     return result.exit_code, result.stdout, result.stderr
 
@@ -194,7 +194,7 @@ def test_without_torch(model_path: Path) -> None:
     code = (
         "import sys\nsys.modules['torch'] = None\nimport json, typer\n"
         "from typer.testing import CliRunner\nfrom nst.train.cli import bench\n"
-        "app = typer.Typer()\napp.callback()(lambda: None)\nbench.register(app)\n"
+        "app = typer.Typer()\napp.callback()(lambda: None)\napp.command('bench')(bench.bench_command)\n"
         "for extra in (sys.argv[1:], []):\n"
         f"    r = CliRunner().invoke(app, ['bench', *{QUICK}, *extra])\n"
         "    print(json.dumps([r.exit_code, r.stdout, r.stderr]))"
