@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
 from nst.cli import color, optimize
@@ -9,7 +11,7 @@ from nst.cli.help import SectionedCommand, make_app
 from nst.infer.cli import flicker, image, info, inspect, video, webcam
 from nst.train.cli import bench, export, score, train
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train_command,
     "image": image.image_command,
     "video": video.video_command,
