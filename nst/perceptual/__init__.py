@@ -1,1 +1,1 @@
-"""VGG-19, the perceptual losses, and the optimiser of Gatys et al."""
+"""VGG-19, the perceptual losses, and the optimiser of pixels (Gatys et al.)."""

@@ -1,1 +1,1 @@
-"""Scores a model against the optimiser of Gatys et al."""
+"""Scores a model against the optimiser of pixels (Gatys et al.)."""
