@@ -315,7 +315,7 @@ def test_bad_input_of_export(
 ) -> None:
     refused(1, ["export", tmp_path / "typo" / "none.safetensors"], "does not exist")
     assert not (tmp_path / "typo").exists()
-    refused(1, ["export", style_path, "--out", tmp_path / "out"], "not a checkpoint")
+    refused(1, ["export", style_path, "--out", tmp_path / "out"], "is no checkpoint")
     both = ["export", checkpoint, "--precision", "fp16,int8", "--out", tmp_path / "a.onnx"]
     refused(2, both, "name a folder")
     refused(

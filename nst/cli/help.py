@@ -28,5 +28,9 @@ class SectionedCommand(TyperCommand):
 def make_app(**options: Any) -> typer.Typer:
     """Make an application with plain help and plain tracebacks."""
     return typer.Typer(
-        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **options
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"max_content_width": 100},
+        **options,
     )
