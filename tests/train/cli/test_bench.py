@@ -194,7 +194,8 @@ def test_without_torch(model_path: Path) -> None:
     code = (
         "import sys\nsys.modules['torch'] = None\nimport json, typer\n"
         "from typer.testing import CliRunner\nfrom nst.train.cli import bench\n"
-        "app = typer.Typer()\napp.callback()(lambda: None)\napp.command('bench')(bench.bench_command)\n"
+        "app = typer.Typer()\napp.callback()(lambda: None)\n"
+        "app.command('bench')(bench.bench_command)\n"
         "for extra in (sys.argv[1:], []):\n"
         f"    r = CliRunner().invoke(app, ['bench', *{QUICK}, *extra])\n"
         "    print(json.dumps([r.exit_code, r.stdout, r.stderr]))"
