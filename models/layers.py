@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -44,17 +45,10 @@ class ConvLayer(Chain):
         padding: int | None = None,
     ) -> None:
         pad = kernel // 2 if padding is None else padding
-        parts: list[nn.Module] = [
-            nn.Conv2d(
-                inputs,
-                outputs,
-                kernel,
-                stride,
-                pad,
-                padding_mode="reflect" if pad else "zeros",
-                bias=norm in ("none", "subsampled_rms"),
-            )
-        ]
+        mode: Literal["reflect", "zeros"] = "reflect" if pad else "zeros"
+        bias = norm in ("none", "subsampled_rms")
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, pad, padding_mode=mode, bias=bias)
+        parts: list[nn.Module] = [conv]
         if norm == "instance":
             parts.append(nn.InstanceNorm2d(outputs, affine=True))
         elif norm == "subsampled_rms":
@@ -177,13 +171,7 @@ class UpsampleLayer(Chain):
     (Odena et al. 2016).
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        norm: Norm = "instance",
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, norm: Norm = "instance") -> None:
         super().__init__(
             nn.Upsample(scale_factor=2, mode="nearest"),
             ConvLayer(inputs, outputs, kernel, norm=norm),

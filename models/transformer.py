@@ -133,9 +133,7 @@ class TransformerNet(nn.Module):
             x = F.pixel_shuffle(pixels.flatten(1, 2), 4)
         # Strides round up, so the result is at least as large as the image: crop it. In float,
         # because bf16 cannot represent 256 levels.
-        x = x[
-            ..., export_padding : export_padding + height, export_padding : export_padding + width
-        ]
+        x = x[..., export_padding:, export_padding:][..., :height, :width]
         return x.float() * 127.5 + 127.5
 
     def _padded(self, image: Tensor, export_padding: int, around: int = 0) -> Tensor:

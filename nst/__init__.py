@@ -41,28 +41,12 @@ _HOMES = {  # modules of the public names
     "nst.train.evaluation.score": ("score",),
 }
 
-__all__ = [  # noqa: RUF022 - in the order in which a reader meets them
-    "TrainConfig",
-    "train_style",
-    "resume_style",
-    "Stylizer",
-    "load_image",
-    "save_image",
-    "OptimizeConfig",
-    "optimize",
-    "score",
-    "ObjectiveConfig",
-    "PerceptualLoss",
-    "VGG19Features",
-    "TransformerConfig",
-    "TransformerNet",
-    "NstError",
-    "UsageError",
-    "ImageError",
-    "ModelError",
-    "ExportError",
-    "__version__",
-]
+# A line each: training and using a style, the optimiser, the parts of both, the errors.
+__all__ = ["Stylizer", "TrainConfig", "load_image", "resume_style", "save_image", "train_style"]
+__all__ += ["OptimizeConfig", "optimize", "score"]
+__all__ += ["ObjectiveConfig", "PerceptualLoss", "TransformerConfig", "TransformerNet"]
+__all__ += ["VGG19Features", "__version__"]
+__all__ += ["ExportError", "ImageError", "ModelError", "NstError", "UsageError"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from nst.errors import UsageError
 from nst.options import Option
@@ -63,6 +63,21 @@ def check_number(
         if most != math.inf:
             bound += f" and at most {most:g}"
         raise UsageError(f"{name} is {value:g}: it must be a finite number {bound}")
+
+
+def check_numbers(config: object, *names: str, **bounds: Any) -> None:
+    """Check the fields `names` of a config; None passes if it is the default of the field.
+
+    Args:
+        bounds: as for `check_number`.
+
+    Raises:
+        UsageError: a value is not such a number.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None or getattr(type(config), name) is not None:
+            check_number(name.replace("_", " "), value, **bounds)
 
 
 def check_weights(name: str, weights: Sequence[float], count: int) -> tuple[float, ...]:
@@ -142,16 +157,13 @@ class ObjectiveConfig:
     ] = None
 
     def __post_init__(self) -> None:
-        check_number("content weight", self.content_weight)
-        if self.style_weight is not None:
-            check_number("style weight", self.style_weight)
-        check_number("style strength", self.style_strength, above=True, most=1000)
-        check_number("tv weight", self.tv_weight)
+        check_numbers(self, "content_weight", "style_weight", "tv_weight")
+        check_numbers(self, "style_strength", above=True, most=1000)
+        check_numbers(self, "style_size", least=32, most=4096, whole=True)
         if not self.content_layers or not self.style_layers:
             raise UsageError("content and style need at least one layer each")
         if self.content_weight == self.style_weight == 0:
             raise UsageError("content and style weight are both 0: there is nothing to aim at")
-        check_number("style size", self.style_size, least=32, most=4096, whole=True)
         if self.keep_color not in (None, *get_args(KeepColor)):
             raise UsageError(
                 f"keep color is {self.keep_color!r}: choose {', '.join(get_args(KeepColor))}"
@@ -196,9 +208,9 @@ class OptimizeConfig:
     device: Annotated[Device, Option("Device to compute on.")] = "auto"
 
     def __post_init__(self) -> None:
-        check_number("iterations", self.iterations, least=1, whole=True)
-        check_number("learning rate", self.learning_rate, above=True)
-        check_number("seed", self.seed, most=2**63 - 1, whole=True)
+        check_numbers(self, "iterations", least=1, whole=True)
+        check_numbers(self, "learning_rate", above=True)
+        check_numbers(self, "seed", most=2**63 - 1, whole=True)
         for size in self.sizes:
             check_number("size", size, least=32, most=8192, whole=True)
         if list(self.sizes) != sorted(self.sizes):

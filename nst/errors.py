@@ -7,15 +7,8 @@ from contextlib import contextmanager
 
 TRAIN_PACKAGES = frozenset(
     {
-        "torch",
-        "torchvision",
-        "onnx",
-        "safetensors",
-        "matplotlib",
-        "platformdirs",
-        "filelock",
-        "tomli_w",
-        "pydantic",
+        *("torch", "torchvision", "onnx", "safetensors", "matplotlib"),
+        *("platformdirs", "filelock", "tomli_w", "pydantic"),
     }
 )
 CAMERA_PACKAGES = frozenset({"pyvirtualcam"})

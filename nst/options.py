@@ -48,11 +48,9 @@ def option_fields(*owners: type) -> Iterator[OptionField]:
     for owner in owners:
         hints = get_type_hints(owner, include_extras=True)
         for field in fields(owner):
-            hint, *extras = (
-                get_args(hints[field.name])
-                if get_origin(hints[field.name]) is Annotated
-                else (hints[field.name],)
-            )
+            hint, extras = hints[field.name], []
+            if get_origin(hint) is Annotated:
+                hint, *extras = get_args(hint)
             for option in extras:
                 if isinstance(option, Option):
                     name = option.name or field.name

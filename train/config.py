@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from nst.config import Device, ObjectiveConfig, check_number, check_weights
+from nst.config import Device, ObjectiveConfig, check_numbers, check_weights
 from nst.errors import UsageError
 from nst.models.config import PRESETS, preset_config
 from nst.options import Option
@@ -139,26 +139,16 @@ class TrainConfig:
         except ValueError as error:
             raise UsageError(str(error)) from error
         check_precisions(self.precisions)
-        check_number("size", self.size, least=64, most=2048, whole=True)
-        if self.learning_rate is not None:
-            check_number("learning rate", self.learning_rate, above=True, most=1)
-        check_number("seed", self.seed, most=2**63 - 1, whole=True)
-        if self.batch_size is not None:
-            check_number("batch size", self.batch_size, least=1, most=4096, whole=True)
-        check_number("teacher weight", self.teacher_weight)
-        if self.temporal_weight is not None:
-            check_number("temporal weight", self.temporal_weight)
-        check_number("checkerboard weight", self.checkerboard_weight)
-        check_number("teacher images", self.teacher_images, least=1, most=100_000, whole=True)
-        check_number("teacher iterations", self.teacher_iterations, least=1, most=1000, whole=True)
-        check_number("save every", self.save_every)
-        check_number("keep", self.keep, least=1, whole=True)
-        check_number("samples", self.samples, whole=True)
-        if self.max_memory is not None:
-            check_number("max memory", self.max_memory, above=True)
+        check_numbers(self, "size", least=64, most=2048, whole=True)
+        check_numbers(self, "learning_rate", above=True, most=1)
+        check_numbers(self, "seed", most=2**63 - 1, whole=True)
+        check_numbers(self, "batch_size", least=1, most=4096, whole=True)
+        check_numbers(self, "teacher_weight", "temporal_weight", "checkerboard_weight")
+        check_numbers(self, "teacher_images", least=1, most=100_000, whole=True)
+        check_numbers(self, "teacher_iterations", least=1, most=1000, whole=True)
+        check_numbers(self, "save_every")
+        check_numbers(self, "samples", whole=True)
+        check_numbers(self, "max_memory", "seconds", above=True)
+        check_numbers(self, "keep", "steps", least=1, whole=True)
         if self.steps is not None and self.seconds is not None:
             raise UsageError("steps and seconds are both given: choose one budget")
-        if self.steps is not None:
-            check_number("steps", self.steps, least=1, whole=True)
-        if self.seconds is not None:
-            check_number("seconds", self.seconds, above=True)

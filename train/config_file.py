@@ -96,16 +96,13 @@ def merge_options(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
     Steps also replace seconds and the style's strength its weight, and the reverse; a style
     replaces the weights, title, artist and year of the file's style.
     """
-    kept = dict(file)
+    replaced: set[str] = set()
     for pair in (("steps", "seconds"), ("style_weight", "style_strength")):
         if not given.keys().isdisjoint(pair):
-            kept = {key: value for key, value in kept.items() if key not in pair}
-    return {**(_without_style(kept) if "style" in given else kept), **given}
-
-
-def _without_style(options: Mapping[str, Any]) -> dict[str, Any]:
-    own = ("style", "style_weights", "title", "artist", "year")
-    return {key: value for key, value in options.items() if key not in own}
+            replaced.update(pair)
+    if "style" in given:
+        replaced.update(("style", "style_weights", "title", "artist", "year"))
+    return {**{key: value for key, value in file.items() if key not in replaced}, **given}
 
 
 def _value(key: str, value: object) -> Any:

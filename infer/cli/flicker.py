@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nst.cli.console import Debug, command, fail, progress_bar, say
-from nst.config import KeepColor, check_number
+from nst.cli.console import Debug, command, say
+from nst.cli.options import JsonOption
+from nst.config import check_number
 from nst.errors import needs_extra
+from nst.infer.cli.opening import open_model, open_photographs
 from nst.infer.cli.options import ContentOption, ProviderOption, StabilizeOption, ThreadsOption
 from nst.io.files import check_writable
 
@@ -50,9 +53,7 @@ def flicker_command(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write the numbers to the standard output as JSON.")
-    ] = False,
+    as_json: JsonOption = False,
     provider: ProviderOption = "auto",
     threads: ThreadsOption = 0,
     debug: Debug = False,
@@ -64,52 +65,36 @@ def flicker_command(
     check_number("limit", limit, least=1)
     check_number("frames", frames, least=2)
     folder = Path(f"{model.stem}-flicker") if out is None else out
-    with needs_extra("nst flicker"):
-        from nst.io.sample_images import held_out, load_photographs
-
-        if video is not None:
+    if video is not None:
+        with needs_extra("nst flicker"):
             importlib.import_module("matplotlib")  # now, not after a minute of measuring
-        photographs, skipped = load_photographs(content, limit) if content else (held_out(), [])
-    from nst.color.transfer import keep_color
+    photographs, skipped = open_photographs(content, limit, debug=debug)
     from nst.infer.diagnostics.flicker import clip_flicker, motion_flicker, to_dict
-    from nst.infer.runtime.stylizer import Stylizer
+    from nst.infer.video.schedule import keeping_color
     from nst.infer.video.temporal import TemporalStylizer
 
-    for error in skipped:
-        if debug:
-            raise error
-        fail(error)
     clip = None
-
-    def kept(paint: Callable[[Array], Array], how: KeepColor | None) -> Callable[[Array], Array]:
-        """Keep each image's own colours, if the model needs that."""
-        return paint if how is None else lambda image: keep_color(paint(image), image, how)
-
-    with Stylizer(model, provider=provider, threads=threads) as stylizer, progress_bar() as bar:
-        for note in stylizer.notes:
-            say(f"note: {note}")
+    with open_model(model, provider, threads) as (stylizer, bar):
         say(f"style {stylizer.name} on {stylizer.provider}, photographs: {len(photographs)}")
         if video is not None:
             check_writable(folder / "flicker.png")
             task = bar.add_task("video", total=frames)
             steady = TemporalStylizer(stylizer, stabilize=stabilize)
             clip = clip_flicker(
-                kept(steady, steady.keep_color),
+                keeping_color(steady, steady.keep_color),
                 _film(video, frames),
                 lambda done: bar.update(task, completed=done),
             )
             bar.update(task, total=clip.frames)
         task = bar.add_task("moving photographs", total=None)
         motions = motion_flicker(
-            kept(stylizer, stylizer.keep_color),
+            keeping_color(stylizer, stylizer.keep_color),
             photographs,
             lambda done, total: bar.update(task, completed=done, total=total),
         )
-    if as_json:
-        facts = {"model": str(model), "style": stylizer.name, "photographs": len(photographs)}
-        print(json.dumps({**facts, **to_dict(motions, clip)}, indent=2))
-    else:
-        print("\n".join(table(motions, clip)))
+    facts = {"model": str(model), "style": stylizer.name, "photographs": len(photographs)}
+    values = {**facts, **to_dict(motions, clip)}
+    print(json.dumps(values, indent=2) if as_json else "\n".join(table(motions, clip)))
     if clip is not None:
         from nst.infer.diagnostics.flicker_plots import save_pictures
 
@@ -121,18 +106,18 @@ def flicker_command(
 
 def table(motions: tuple[MotionError, ...], clip: ClipFlicker | None) -> list[str]:
     """Return one line per number, with a note on how to read it."""
-    rows = [
-        (
-            motion.motion,
-            f"{motion.rms:.1f} levels",
-            f"{READINGS[motion.motion]}; {motion.photographs:.1f} in the photographs themselves",
-        )
-        for motion in motions
-    ]
+    lines = []
+
+    def row(name: str, rms: float, reading: str) -> None:
+        lines.append(f"{name:<8}{f'{rms:.1f} levels':>14}  {reading}")
+
+    for motion in motions:
+        own = f"{motion.photographs:.1f} in the photographs themselves"
+        row(motion.motion, motion.rms, f"{READINGS[motion.motion]}; {own}")
     if clip is not None:
         reading = f"from frame to frame, over {clip.frames}; {clip.film:.1f} in the video itself"
-        rows.append(("video", f"{clip.rms:.1f} levels", reading))
-    return [f"{name:<8}{value:>14}  {reading}" for name, value, reading in rows]
+        row("video", clip.rms, reading)
+    return lines
 
 
 def _film(path: Path, most: int) -> Iterator[Array]:
@@ -142,5 +127,4 @@ def _film(path: Path, most: int) -> Iterator[Array]:
 
     with open_source(path, extras=False) as reader:
         frames = (part.image for part in reader if isinstance(part, Frame))
-        for _, image in zip(range(most), frames, strict=False):
-            yield image
+        yield from itertools.islice(frames, most)

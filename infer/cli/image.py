@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from nst.cli.console import Debug, command, fail, progress_bar, say
+from nst.cli.console import Debug, command, fail, say
 from nst.errors import NstError
+from nst.infer.cli.opening import open_model
 from nst.infer.cli.options import KeepColorOption, ProviderOption, StrengthOption, ThreadsOption
 
 
@@ -19,8 +20,7 @@ def image_command(
     ],
     style: Annotated[Path, typer.Option(help="Model that nst-train made, an .onnx file.")],
     out: Annotated[
-        str,
-        typer.Option(help="Image for one input, folder for more, or - for stdout."),
+        str, typer.Option(help="Image for one input, folder for more, or - for stdout.")
     ],
     strength: StrengthOption = 1.0,
     keep_color: KeepColorOption = None,
@@ -35,14 +35,12 @@ def image_command(
     Size, orientation, EXIF and transparency are kept. A bad file is reported and the rest go on.
     """
     from nst.infer.images.photos import plan_outputs, repaint_file
-    from nst.infer.runtime.stylizer import Stylizer, check_strength
+    from nst.infer.runtime.stylizer import check_strength
 
     check_strength(strength, quality)
     jobs = plan_outputs(inputs, out)
     failed = 0
-    with Stylizer(style, provider=provider, threads=threads) as stylizer, progress_bar() as bar:
-        for note in stylizer.notes:
-            say(f"note: {note}")
+    with open_model(style, provider, threads) as (stylizer, bar):
         if not quiet:
             say(f"style {stylizer.name} on {stylizer.provider}")
         keep = keep_color or stylizer.keep_color

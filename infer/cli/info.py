@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from nst.cli.console import Debug, command
+from nst.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from nst.infer.diagnostics.machine import Machine, ProviderState, TrainingState
 
 
 @command
-def info_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
-    debug: Debug = False,
-) -> None:
+def info_command(as_json: JsonOption = False, debug: Debug = False) -> None:
     """Show this machine's CPU, GPUs and versions, and which execution providers work."""
     from nst.infer.diagnostics.machine import (
         auto_provider,

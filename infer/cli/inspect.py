@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nst.cli.console import Debug, command, fail, progress_bar, say
-from nst.cli.options import whole_numbers
+from nst.cli.console import Debug, command, say
+from nst.cli.options import JsonOption, whole_numbers
 from nst.config import check_number
 from nst.errors import needs_extra
+from nst.infer.cli.opening import open_model, open_photographs
 from nst.infer.cli.options import ContentOption, ProviderOption, ThreadsOption
 from nst.io.files import check_writable
 
@@ -40,9 +41,7 @@ def inspect_command(
     heights: Annotated[
         str, typer.Option(help="Heights in pixels at which the strokes are measured, rising.")
     ] = HEIGHTS,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write the numbers to the standard output as JSON.")
-    ] = False,
+    as_json: JsonOption = False,
     provider: ProviderOption = "auto",
     threads: ThreadsOption = 0,
     debug: Debug = False,
@@ -58,20 +57,12 @@ def inspect_command(
     from nst.infer.diagnostics.inspection import inspect
     from nst.infer.diagnostics.inspection_plots import PICTURES, save_pictures
     from nst.infer.diagnostics.strokes import check_heights
-    from nst.infer.runtime.stylizer import Stylizer
-    from nst.io.sample_images import held_out, load_photographs
 
     check_heights(lines)
-    photographs, skipped = load_photographs(content, limit) if content else (held_out(), [])
-    for error in skipped:
-        if debug:
-            raise error
-        fail(error)
+    photographs, skipped = open_photographs(content, limit, debug=debug)
     folder = Path(f"{model.stem}-inspection") if out is None else out
-    with Stylizer(model, provider=provider, threads=threads) as stylizer, progress_bar() as bar:
+    with open_model(model, provider, threads) as (stylizer, bar):
         check_writable(folder / PICTURES[0])
-        for note in stylizer.notes:
-            say(f"note: {note}")
         say(f"style {stylizer.name} on {stylizer.provider}, photographs: {len(photographs)}")
         task = bar.add_task("inspecting", total=None)
 
@@ -79,13 +70,10 @@ def inspect_command(
             bar.update(task, total=progress.total, completed=progress.done)
 
         found = inspect(stylizer, photographs, heights=lines, callback=report)
-        facts = {"model": str(model), "style": stylizer.name, "provider": stylizer.provider}
         save_pictures(found, folder, stylizer.name)
-    if as_json:
-        facts_and_numbers = {**facts, "photographs": len(photographs), **found.to_dict()}
-        print(json.dumps(facts_and_numbers, indent=2))
-    else:
-        print("\n".join(table(found)))
+    facts = {"model": str(model), "style": stylizer.name, "provider": stylizer.provider}
+    values = {**facts, "photographs": len(photographs), **found.to_dict()}
+    print(json.dumps(values, indent=2) if as_json else "\n".join(table(found)))
     say(f"pictures: {', '.join(str(folder / name) for name in PICTURES)}")
     if skipped:
         raise typer.Exit(1)
@@ -94,47 +82,26 @@ def inspect_command(
 def table(found: Inspection) -> list[str]:
     """Return one line per number, with a note on how to read it."""
     border, strokes = found.border, found.strokes
-    rows = [
-        (
-            f"checkerboard of {p.period} px",
-            f"{p.decibels:+.1f} dB, {p.amplitude:.2f} levels",
-            "0 dB: no checkerboard of that period",
-        )
-        for p in found.checkerboard.periods
-    ]
-    rows += [
-        (
-            "border, colour",
-            f"{border.shift:.1f} ± {border.shift_error:.1f} levels",
-            "0: the outer 16 pixels have no colour shift",
-        ),
-        (
-            "border, difference",
-            f"{border.rms_ratio:.2f}",
-            "1: no more there than further inside",
-        ),
-        (
-            "border, contrast",
-            f"{border.contrast:.2f}, inside {border.contrast_inside:.2f}",
-            "1: as much as the same pixels have in context",
-        ),
-    ]
-    known = [size for size in strokes.sizes if size.pixels is not None]
+    lines = []
+
+    def row(name: str, value: str, reading: str) -> None:
+        lines.append(f"{name:<23}{value:<28}{reading}")
+
+    for p in found.checkerboard.periods:
+        value = f"{p.decibels:+.1f} dB, {p.amplitude:.2f} levels"
+        row(f"checkerboard of {p.period} px", value, "0 dB: no checkerboard of that period")
+    value = f"{border.shift:.1f} ± {border.shift_error:.1f} levels"
+    row("border, colour", value, "0: the outer 16 pixels have no colour shift")
+    row("border, difference", f"{border.rms_ratio:.2f}", "1: no more there than further inside")
+    value = f"{border.contrast:.2f}, inside {border.contrast_inside:.2f}"
+    row("border, contrast", value, "1: as much as the same pixels have in context")
+    known = [(size.height, size.pixels) for size in strokes.sizes if size.pixels is not None]
     if known:
-        rows.append(
-            (
-                "strokes",
-                ", ".join(f"{size.pixels:.1f}" for size in known) + " px",
-                f"wavelength at heights of {', '.join(str(size.height) for size in known)}",
-            )
-        )
+        heights = ", ".join(str(height) for height, _ in known)
+        wavelengths = ", ".join(f"{pixels:.1f}" for _, pixels in known)
+        row("strokes", f"{wavelengths} px", f"wavelength at heights of {heights}")
     if strokes.hold is not None:
         fixed = strokes.sizes[0].height / strokes.sizes[-1].height
-        rows.append(
-            (
-                "strokes hold",
-                f"{strokes.hold:.2f}",
-                f"1: they grow with the image; {fixed:.2f}: they do not",
-            )
-        )
-    return [f"{name:<20}{value:<28}{reading}" for name, value, reading in rows]
+        reading = f"1: they grow with the image; {fixed:.2f}: they do not"
+        row("strokes hold", f"{strokes.hold:.2f}", reading)
+    return lines

@@ -11,6 +11,7 @@ from nst.cli.console import Debug, command, progress_bar, say
 from nst.config import check_number
 from nst.errors import UsageError
 from nst.formatting import clock
+from nst.infer.cli.opening import say_notes
 from nst.infer.cli.options import (
     KeepColorOption,
     ProviderOption,
@@ -104,8 +105,7 @@ def video_command(
     }
     check_number("workers", workers, least=1)
     with VideoStylizer(look) as painter, progress_bar("pace") as bar:
-        for note in painter.notes:
-            say(f"note: {note}")
+        say_notes(painter.notes)
         if not quiet:
             say(f"style {painter.name} on {painter.provider}")
         task = bar.add_task("repainting", total=None, pace="")
@@ -122,8 +122,7 @@ def video_command(
         else:
             painter.close()  # the workers open the models for themselves
             result = repaint_in_parallel(look, source, out, workers, callback=report, **options)
-    for note in result.notes:
-        say(f"note: {note}")
+    say_notes(result.notes)
     if result.interrupted:
         say(f"stopped: {out} holds the first {result.frames} frames")
         raise typer.Exit(130)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +11,7 @@ import typer
 from nst.cli.console import Debug, command, say
 from nst.config import KeepColor
 from nst.errors import UsageError
+from nst.infer.cli.opening import say_notes
 from nst.infer.cli.options import ProviderOption, StabilizeOption, StrengthOption, ThreadsOption
 from nst.io.files import same_file
 
@@ -87,22 +87,19 @@ def webcam_command(
             stack.enter_context(Stylizer(path, provider=provider, threads=threads))
             for path in style
         ]
-        for note in dict.fromkeys(note for model in models for note in model.notes):
-            say(f"note: {note}")
+        say_notes(tuple(dict.fromkeys(note for model in models for note in model.notes)))
         camera = stack.enter_context(Camera(source_of(source)))
         sinks = []
         if virtual_camera:
             first = camera.newest(_FIRST)
             if first is None:
                 raise UsageError(f"--source {source} gave no frame within {_FIRST:g} s")
-            sink = VirtualCamera(first.image.shape[:2], camera.rate or 30.0)
-            stack.callback(sink.close)
+            sink = stack.enter_context(VirtualCamera(first.image.shape[:2], camera.rate or 30.0))
             sinks.append(sink)
             say(f"virtual camera {sink.device}")
         shown = None
         if window:
-            shown = OpenCVWindow(f"nst {os.fspath(source)}")
-            stack.callback(shown.close)
+            shown = stack.enter_context(OpenCVWindow(f"nst {source}"))
         styles = [TemporalStylizer(model, stabilize=stabilize) for model in models]
         result = run_webcam(styles, camera, shown, config, sinks, say)
     pace = result.frames / max(result.seconds, 1e-9)

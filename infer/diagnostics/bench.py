@@ -24,6 +24,7 @@ from nst.config import Provider, check_number
 from nst.errors import NstError, UsageError
 from nst.infer.diagnostics.machine import gpu_memory_used
 from nst.infer.runtime.signature import SMALLEST_SIDE
+from nst.io.files import Closing
 
 ON_GPU = ("cuda", "tensorrt")
 
@@ -196,7 +197,7 @@ def bench(
     return tuple(rows)
 
 
-class Worker:
+class Worker(Closing):
     """A `bench_worker` process, which ends with the `with` block."""
 
     def __init__(self) -> None:
@@ -229,8 +230,7 @@ class Worker:
             line = self._process.stdout.readline()
         if not line.endswith("\n"):
             raise NstError(f"its process ended ({self._last_words()})")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        return json.loads(line)
 
     def close(self) -> None:
         """Kill the process."""
@@ -240,12 +240,6 @@ class Worker:
             assert pipe is not None
             with contextlib.suppress(OSError):  # a request that it never read
                 pipe.close()
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def _last_words(self) -> str:
         status = self._process.wait()
@@ -335,8 +329,7 @@ class _Lane:
             return []
         if answer["memory"] is not None:
             self.memory = answer["memory"] / 2**20
-        times: list[float] = answer["seconds"]
-        return times
+        return answer["seconds"]
 
     def _ask(self, **request: Any) -> dict[str, Any] | None:
         """Return the worker's answer, or None with the reason in `error`."""

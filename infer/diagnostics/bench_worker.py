@@ -26,12 +26,8 @@ class Runner:
         """Open a model and describe it."""
         self._before = peak_rss() or 0
         self._stylizer = Stylizer(model, provider=provider, threads=threads)
-        return {
-            "name": self._stylizer.name,
-            "provider": self._stylizer.provider,
-            "metadata": self._stylizer.metadata,
-            "notes": self._stylizer.notes,
-        }
+        described = ("name", "provider", "metadata", "notes")
+        return {name: getattr(self._stylizer, name) for name in described}
 
     def run(
         self, size: tuple[int, int], batch: int, repetitions: int, seconds: float

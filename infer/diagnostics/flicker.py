@@ -110,9 +110,8 @@ def motion_flicker(
         return stylized
 
     for number, photograph in enumerate(photographs):
-        sides = photograph.shape[:2]
-        if max(sides) > LONG_SIDE:
-            photograph = resized(photograph, scaled((sides[0], sides[1]), LONG_SIDE))
+        if max(photograph.shape[:2]) > LONG_SIDE:
+            photograph = resized(photograph, scaled(photograph.shape[:2], LONG_SIDE))
         before = paint(photograph)
         for motion in MOTIONS:
             for places in _places(motion, photograph.shape[:2], number):
@@ -200,16 +199,15 @@ def to_dict(motions: Sequence[MotionError], clip: ClipFlicker | None) -> dict[st
     }
 
 
-def _grid(size: tuple[int, ...]) -> tuple[Values, Values]:
-    """Return the columns and rows of all pixels, [H, W] each."""
+def _grid(size: tuple[int, ...]) -> Values:
+    """Return the (column, row) of all pixels, [H, W, 2]."""
     rows, columns = np.indices(size, np.float32)
-    return columns, rows
+    return np.stack([columns, rows], 2)
 
 
 def _places(motion: str, size: tuple[int, ...], seed: int) -> list[Values]:
     """Return each pixel's (column, row) before the motion, [H, W, 2]; one array per variant."""
-    columns, rows = _grid(size)
-    still = np.stack([columns, rows], 2)
+    still = _grid(size)
     if motion == "shift":
         return [still + np.array([right, down], np.float32) for down, right in _SHIFTS]
     if motion == "slide":
@@ -259,7 +257,7 @@ def _moved(flow: cv2.DISOpticalFlow, before: Array, now: Array) -> tuple[Values,
             f"no optical flow between frames of {sizes} pixels: "
             "give a video of one size, of 12 pixels or more a side"
         ) from error
-    places = np.stack(_grid(now.shape), 2) + back
+    places = _grid(now.shape) + back
     again = cv2.remap(there, places[..., 0], places[..., 1], cv2.INTER_LINEAR)
     lengths = np.square(back).sum(2) + np.square(again).sum(2)
     hidden = np.square(back + again).sum(2) > 0.01 * lengths + 0.5

@@ -39,6 +39,11 @@ _RAMPS_SHOWN = (
     "ramp along the other",
 )
 _PATCH, _ENLARGED = 56, 4
+# Expected strokes: powers of the height, beside that of measured strokes that grow; dashes.
+_EXPECTED = (
+    (0, "if they grew with the image", (6, 3)),
+    (-1, "if they kept their pixels", (1.5, 2.5)),
+)
 
 
 def save_pictures(inspection: Inspection, folder: Path, title: str) -> list[Path]:
@@ -68,11 +73,11 @@ def save_pictures(inspection: Inspection, folder: Path, title: str) -> list[Path
 
 def draw_checkerboard(found: Checkerboard, title: str) -> Figure:
     """Draw enlarged flat fields and ramps, the mean spectrum, and the checkerboard's power."""
-    page = _Page(1600, 1370, f"{title}: the checkerboard of its strides")
-    page.note(
+    note = (
         f"Fields without detail, stylised: {_PATCH}×{_PATCH} pixels of each, enlarged {_ENLARGED} "
         "times, deviations from the smooth trend multiplied as stated."
     )
+    page = _Page(1600, 1370, f"{title}: the checkerboard of its strides", note)
     painted = dict(found.painted)
     grained = tuple(f"{name} with grain" for name in _COLORS_SHOWN)
     rows = (
@@ -86,7 +91,7 @@ def draw_checkerboard(found: Checkerboard, title: str) -> Figure:
         top = 152 + row * (side + 76)
         patches = [cut(painted[name]) for name in names]
         factor = _factor(np.stack([deviation for _, deviation in patches]), most=70)
-        page.text(_MARGIN, top - 26, f"{words}, ×{factor}", size=13, weight="bold")
+        page.heading(_MARGIN, top - 26, f"{words}, ×{factor}")
         for column, (name, (mean, deviation)) in enumerate(zip(names, patches, strict=True)):
             left = _MARGIN + column * (side + 16)
             page.image(left, top, side, side, _bytes(mean + factor * deviation))
@@ -98,13 +103,7 @@ def draw_checkerboard(found: Checkerboard, title: str) -> Figure:
 
 def _draw_spectrum(page: _Page, found: Checkerboard, left: int, top: int) -> None:
     size = 2 * INSIDE
-    page.text(
-        left,
-        top - 38,
-        "mean power spectrum of the luminance, dB above rounding",
-        size=13,
-        weight="bold",
-    )
+    page.heading(left, top - 38, "mean power spectrum of the luminance, dB above rounding")
     axes = page.axes(left, top, size, size)
     level = 10 * np.log10(np.fft.fftshift(found.spectrum) * INSIDE**2 / ROUNDING + 1e-3)
     shown = axes.imshow(
@@ -112,22 +111,12 @@ def _draw_spectrum(page: _Page, found: Checkerboard, left: int, top: int) -> Non
     )
     for period, color in _PERIOD_COLORS.items():
         bins = (checkerboard_bins(period, INSIDE) + INSIDE // 2) % INSIDE / INSIDE - 0.5
-        axes.scatter(
-            bins[:, 1],
-            bins[:, 0],
-            s=70,
-            facecolors="none",
-            edgecolors=color,
-            linewidths=1.2,
-            clip_on=False,
-        )
-    axes.set_xlim(-0.5, 0.5)
-    axes.set_ylim(0.5, -0.5)
+        y, x = bins.T
+        axes.scatter(x, y, s=70, facecolors="none", edgecolors=color, lw=1.2, clip_on=False)
+    axes.set(xlim=(-0.5, 0.5), ylim=(0.5, -0.5), xlabel="waves per pixel, across", ylabel="down")
     ticks, names = (-0.5, -0.25, 0, 0.25, 0.5), ("½", "¼", "0", "¼", "½")
     axes.set_xticks(ticks, names)
     axes.set_yticks(ticks, names)
-    axes.set_xlabel("waves per pixel, across")
-    axes.set_ylabel("down")
     _clean(axes)
     axes.tick_params(pad=8)
     bar = page.axes(left + size + 24, top, 10, size)
@@ -137,88 +126,67 @@ def _draw_spectrum(page: _Page, found: Checkerboard, left: int, top: int) -> Non
 
 
 def _draw_periods(page: _Page, found: Checkerboard, left: int, top: int) -> None:
-    page.text(left, top, "power divided by that of the frequencies around", size=13, weight="bold")
+    page.heading(left, top, "power divided by that of the frequencies around")
     page.text(left, top + 22, "0 dB is no checkerboard", size=12, color=_SOFT)
     axes = page.axes(left, top + 54, 1600 - _MARGIN - left, 190)
     decibels = [p.decibels for p in found.periods]
     places = np.arange(len(found.periods))
     colors = [_PERIOD_COLORS[p.period] for p in found.periods]
     axes.barh(places, [max(0.0, value) for value in decibels], color=colors, height=0.5)
-    most = max(25.0, 1.2 * max(decibels))
+    label: dict[str, Any] = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
     for place, value in zip(places, decibels, strict=True):
-        axes.annotate(
-            f"{_signed(value)} dB",
-            (max(0.0, value), place),
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=_pt(13),
-            color=_INK,
-        )
+        words = f"{_signed(value)} dB"
+        axes.annotate(words, (max(0.0, value), place), fontsize=_pt(13), color=_INK, **label)
     axes.set_yticks(places, [f"{p.period} px" for p in found.periods])
     axes.invert_yaxis()
-    axes.set_xlim(0, most)
-    axes.set_xticks([])
+    axes.set(xlim=(0, max(25.0, 1.2 * max(decibels))), xticks=[])
     _clean(axes)
     axes.axvline(0, color=_INK, lw=0.8)
 
     top += 282
-    page.text(left, top, "amplitude, levels of 0 to 255 (RMS)", size=13, weight="bold")
+    page.heading(left, top, "amplitude, levels of 0 to 255 (RMS)")
     heads = ("", "constant", "grain", "ramps", "all")
     rows = [
         (f"{p.period} px", *(f"{v:.2f}" for v in (p.constant, p.grain, p.ramp, p.amplitude)))
         for p in found.periods
     ]
-    for line, words in enumerate((heads, *rows)):
-        for column, word in enumerate(words):
+    for line, row in enumerate((heads, *rows)):
+        for column, word in enumerate(row):
             color = _INK if line and column else _SOFT
-            page.text(left - 36 + 96 * column, top + 32 + 28 * line, word, size=13, color=color)
+            page.text(left - 36 + 96 * column, top + 32 + 28 * line, word, color=color)
 
 
 def draw_border(found: Border, title: str) -> Figure:
     """Draw the difference by distance from the border, its mean image, and one crop."""
-    page = _Page(1680, 1200, f"{title}: what it paints along the border")
-    page.note(
+    note = (
         f"{found.crops} crops of 256×256, each stylised alone and within its photograph; the same "
         "pixels are compared. Shaded: the frame, 16 pixels."
     )
+    page = _Page(1680, 1200, f"{title}: what it paints along the border", note)
     middle = np.arange(DEPTH) + 0.5
-    page.text(_MARGIN, 118, "mean difference, levels", size=13, weight="bold")
-    axes = page.axes(_MARGIN + 44, 148, 724, 330)
-    _frame(axes)
+    page.heading(_MARGIN, 118, "mean difference, levels")
+    axes = _profile_axes(page, _MARGIN + 44)
     profile = np.array(found.profile_shift)
     for channel, (name, color) in enumerate(_CHANNELS):
         axes.plot(middle, profile[:, channel], color=color, lw=2, label=name)
     reach = max(4.0, 1.1 * float(np.abs(profile).max()))
     axes.set_ylim(-reach, reach)
     axes.axhline(0, color=_INK, lw=0.8)
-    axes.legend(
-        frameon=False,
-        ncols=3,
-        fontsize=_pt(12),
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        labelcolor=_SOFT,
-    )
-    page.text(
-        _MARGIN + 44,
-        522,
+    _legend(axes, loc="lower right", ncols=3, bbox_to_anchor=(1, 1))
+    words = (
         f"Frame minus inside: {found.shift:.1f} ± {found.shift_error:.1f} levels in the worst "
-        f"channel ({_signed(*found.channel_shift)} in red, green, blue).",
-        size=13,
+        f"channel ({_signed(*found.channel_shift)} in red, green, blue)."
     )
-    page.text(876, 118, "RMS difference, levels", size=13, weight="bold")
-    axes = page.axes(908, 148, 724, 330)
-    _frame(axes)
+    page.text(_MARGIN + 44, 522, words)
+    page.heading(876, 118, "RMS difference, levels")
+    axes = _profile_axes(page, 908)
     axes.plot(middle, found.profile_rms, color=_INK, lw=2)
     axes.set_ylim(0, max(4.0, 1.15 * max(found.profile_rms)))
-    page.text(
-        908,
-        522,
+    words = (
         f"Frame divided by inside: {found.rms_ratio:.2f}.  Contrast of the frame: "
-        f"{found.contrast:.2f} of that in context (inside {found.contrast_inside:.2f}).",
-        size=13,
+        f"{found.contrast:.2f} of that in context (inside {found.contrast_inside:.2f})."
     )
+    page.text(908, 522, words)
     factor = _factor(found.difference, most=110)
     alone, within = found.example
     pictures = (
@@ -229,24 +197,23 @@ def draw_border(found: Border, title: str) -> Figure:
     side = 512
     for column, (words, image) in enumerate(pictures):
         left = _MARGIN + column * (side + 24)
-        page.text(left, 596, words, size=13, weight="bold")
+        page.heading(left, 596, words)
         page.image(left, 624, side, side, image)
     return page.figure
 
 
 def draw_size(found: StrokeScale, title: str) -> Figure:
     """Draw a photograph at the least and the greatest height, and the strokes' scale by height."""
-    small, large = found.examples
+    rows, across = found.examples[0].shape[:2]
     half = 744  # width of a column
-    width = min(half, 560 * small.shape[1] / small.shape[0])
-    height = round(width * small.shape[0] / small.shape[1])
+    width = min(half, 560 * across / rows)
+    height = round(width * rows / across)
     columns = (_MARGIN, 1600 - _MARGIN - half)
-    page = _Page(1600, height + 590, f"{title}: do strokes grow with the image?")
-    page.note("The same photograph, stylised at two sizes and shown at one size.")
-    for image, size, left in zip(
-        (small, large), (found.sizes[0], found.sizes[-1]), columns, strict=True
-    ):
-        page.text(left, 118, f"stylised at a height of {size.height}", size=13, weight="bold")
+    note = "The same photograph, stylised at two sizes and shown at one size."
+    page = _Page(1600, height + 590, f"{title}: do strokes grow with the image?", note)
+    ends = found.sizes[0], found.sizes[-1]
+    for image, size, left in zip(found.examples, ends, columns, strict=True):
+        page.heading(left, 118, f"stylised at a height of {size.height}")
         shown = resize_image(np.ascontiguousarray(image), (height, round(width)))
         page.image(left, 146, round(width), height, shown)
     top = 146 + height + 90
@@ -256,25 +223,22 @@ def draw_size(found: StrokeScale, title: str) -> Figure:
         ("the same, percent of the height", [size.percent for size in found.sizes], 0),
     )
     for (words, values, growing), left in zip(panels, columns, strict=True):
-        page.text(left, top - 34, words, size=13, weight="bold")
+        page.heading(left, top - 34, words)
         axes = page.axes(left + 36, top, half - 36, 240)
         known = [(x, y) for x, y in zip(heights, values, strict=True) if y is not None]
         if known:
             x, y = zip(*known, strict=True)
-            across = np.linspace(x[0], x[-1], 50)
-            for power, label, dashes in (
-                (growing, "if they grew with the image", (6, 3)),
-                (growing - 1, "if they kept their pixels", (1.5, 2.5)),
-            ):
-                curve = y[0] * (across / x[0]) ** power
-                axes.plot(across, curve, color=_SOFT, lw=1.3, dashes=dashes, label=label)
+            for power, label, dashes in _EXPECTED:
+                steps = np.linspace(x[0], x[-1], 50)
+                curve = y[0] * (steps / x[0]) ** (growing + power)
+                axes.plot(steps, curve, color=_SOFT, lw=1.3, dashes=dashes, label=label)
             axes.plot(x, y, "o-", color=_CHANNELS[2][1], lw=2, label="measured")
             axes.set_ylim(0, 1.1 * max(y[0] * (x[-1] / x[0]) ** growing, *y))
             if growing:
-                axes.legend(frameon=False, fontsize=_pt(12), loc="upper left", labelcolor=_SOFT)
+                _legend(axes, loc="upper left")
         axes.set_xticks(heights, [str(height) for height in heights])
         axes.set_xlabel("height, pixels")
-        _clean(axes, grid="y")
+        _clean(axes, grid=True)
     words = "The network changed nothing that could be measured."
     if found.hold is not None:
         words = (
@@ -282,46 +246,34 @@ def draw_size(found: StrokeScale, title: str) -> Figure:
             f"their size within the image; 1.00 is all of it, {heights[0] / heights[-1]:.2f} is "
             "that of fixed pixels."
         )
-    page.text(_MARGIN, top + 304, words, size=13)
+    page.text(_MARGIN, top + 304, words)
     return page.figure
 
 
 class _Page:
     """A figure whose parts are placed in pixels from the top left corner."""
 
-    def __init__(self, width: int, height: int, title: str) -> None:
+    def __init__(self, width: int, height: int, title: str, note: str) -> None:
         from matplotlib.figure import Figure
 
         self.width, self.height = width, height
         self.figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=_PAPER)
         self.text(_MARGIN, 30, title, size=24, weight="bold")
+        self.text(_MARGIN, 70, note, size=14, color=_SOFT)
 
-    def note(self, words: str) -> None:
-        self.text(_MARGIN, 70, words, size=14, color=_SOFT)
+    def heading(self, left: float, top: float, words: str) -> None:
+        self.text(left, top, words, weight="bold")
 
-    def text(
-        self,
-        left: float,
-        top: float,
-        words: str,
-        *,
-        size: float,
-        color: str = _INK,
-        weight: str = "normal",
-    ) -> None:
+    def text(self, left: float, top: float, words: str, size: float = 13, **options: str) -> None:
         # Align by the baseline: the tops of "all" and "ramps" differ.
         place = left / self.width, 1 - (top + 0.8 * size) / self.height
-        self.figure.text(*place, words, fontsize=_pt(size), color=color, fontweight=weight)
+        style: dict[str, Any] = {"color": _INK, "fontsize": _pt(size), **options}
+        self.figure.text(*place, words, **style)
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        return self.figure.add_axes(
-            (
-                left / self.width,
-                1 - (top + height) / self.height,
-                width / self.width,
-                height / self.height,
-            )
-        )
+        across, down = self.width, self.height
+        place = (left / across, 1 - (top + height) / down, width / across, height / down)
+        return self.figure.add_axes(place)
 
     def image(self, left: float, top: float, width: float, height: float, image: Array) -> None:
         axes = self.axes(left, top, width, height)
@@ -333,24 +285,29 @@ def _pt(pixels: float) -> float:
     return pixels * 72 / _DPI
 
 
-def _clean(axes: Axes, grid: str | None = None) -> None:
+def _clean(axes: Axes, grid: bool = False) -> None:
     """Remove the axes' box and ticks, and draw thin grid lines."""
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=_pt(12), colors=_SOFT)
-    axes.xaxis.label.set(color=_SOFT, size=_pt(12))
-    axes.yaxis.label.set(color=_SOFT, size=_pt(12))
-    if grid is not None:
-        options: dict[str, Any] = {"axis": grid, "color": _FAINT, "lw": 0.8}
-        axes.grid(**options)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(color=_SOFT, size=_pt(12))
+    if grid:
+        axes.grid(axis="y", color=_FAINT, lw=0.8)
         axes.set_axisbelow(True)
 
 
-def _frame(axes: Axes) -> None:
+def _legend(axes: Axes, **options: Any) -> None:
+    axes.legend(frameon=False, fontsize=_pt(12), labelcolor=_SOFT, **options)
+
+
+def _profile_axes(page: _Page, left: int) -> Axes:
+    """Make axes over the distance from the border, with the frame shaded."""
+    axes = page.axes(left, 148, 724, 330)
     axes.axvspan(0, FRAME, color="#f1ead9", lw=0)
-    axes.set_xlim(0, DEPTH)
-    axes.set_xticks(range(0, DEPTH + 1, 8))
-    axes.set_xlabel("distance from the border, pixels")
-    _clean(axes, grid="y")
+    ticks = range(0, DEPTH + 1, 8)
+    axes.set(xlim=(0, DEPTH), xticks=ticks, xlabel="distance from the border, pixels")
+    _clean(axes, grid=True)
+    return axes
 
 
 def _patch(image: Array) -> tuple[Values, Values]:

@@ -183,10 +183,8 @@ def check_providers() -> tuple[ProviderState, ...]:
     for name, kind in KINDS.items():
         problem = _problem(name) if name in installed else ""
         works = name in installed and not problem
-        state = ProviderState(
-            *(name, kind.full_name, kind.hardware, name in installed, works, problem, kind.install)
-        )
-        states.append(state)
+        facts = kind.full_name, kind.hardware, name in installed, works, problem, kind.install
+        states.append(ProviderState(name, *facts))
     return tuple(states)
 
 

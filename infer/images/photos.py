@@ -15,13 +15,7 @@ from nst.errors import ImageError, NstError, UsageError
 from nst.infer.runtime.stylizer import Stylizer
 from nst.infer.runtime.tiles import TileCallback
 from nst.io.files import same_file
-from nst.io.images import (
-    WRITE_FORMATS,
-    encode_image,
-    image_files,
-    load_picture,
-    save_image,
-)
+from nst.io.images import WRITE_FORMATS, encode_image, image_files, load_picture, save_image
 
 PIPE = "-"
 
@@ -124,8 +118,7 @@ def repaint_file(
         sys.stdout.buffer.flush()
     else:
         save_image(target, stylized, alpha=picture.alpha, exif=picture.exif, quality=quality)
-    height, width = stylized.shape[:2]
-    return Repainted((height, width), seconds)
+    return Repainted(stylized.shape[:2], seconds)
 
 
 def _expand(item: str, out: Path) -> list[tuple[Path | str, Path]]:

@@ -90,8 +90,7 @@ class Camera(Closing):
         self.rate = rate if 0 < rate < 1000 else 0.0
         self.away = False
         self.error: VideoError | None = None
-        self._newest: Captured | None = None
-        self._taken = 0
+        self._newest: Captured | None = None  # not taken yet
         self._news = threading.Condition()
         self._closed = self._ended = False
         self._thread = threading.Thread(target=self._run, args=(capture,), daemon=True)
@@ -106,19 +105,12 @@ class Camera(Closing):
         Raises:
             VideoError: a camera or stream went away and did not come back.
         """
-
-        def ready() -> bool:
-            new = self._newest is not None and self._newest.number > self._taken
-            return new or self._ended
-
         with self._news:
-            self._news.wait_for(ready, timeout)
-            if self._newest is not None and self._newest.number > self._taken:
-                self._taken = self._newest.number
-                return self._newest
-            if self.error is not None:
+            self._news.wait_for(lambda: self._newest is not None or self._ended, timeout)
+            newest, self._newest = self._newest, None
+            if newest is None and self.error is not None:
                 raise self.error
-            return None
+            return newest
 
     @property
     def ended(self) -> bool:

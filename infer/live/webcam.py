@@ -6,14 +6,14 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from nst.color import transfer as color
-from nst.config import KeepColor, check_number
+from nst.config import KeepColor, check_numbers
 from nst.errors import NstError, UsageError
 from nst.infer.live.camera import Camera, Captured
 from nst.infer.live.overlay import draw_text
@@ -44,6 +44,8 @@ KEYS = {
     "h": "help",
     "q": "quit",
 }
+# The settings of a `View` that keys turn on and off.
+_TOGGLES = {"s": "split", "m": "mirror", "i": "figures", "h": "help", "f": "full_screen"}
 
 
 class LiveStylizer(Protocol):
@@ -100,13 +102,10 @@ class WebcamConfig:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        check_number("strength", self.strength, most=1)
-        if self.size is not None:
-            check_number("size", self.size, least=64, most=8192)
-        if self.fps is not None:
-            check_number("fps", self.fps, least=1, most=240)
-        if self.seconds is not None:
-            check_number("seconds", self.seconds, above=True)
+        check_numbers(self, "strength", most=1)
+        check_numbers(self, "size", least=64, most=8192)
+        check_numbers(self, "fps", least=1, most=240)
+        check_numbers(self, "seconds", above=True)
         if self.size is not None and self.fps is not None:
             raise UsageError("size and fps are both given: fps chooses the size")
 
@@ -170,37 +169,36 @@ def run_webcam(
     return _Session(styles, camera, window, config or WebcamConfig(), outputs, say).run()
 
 
+@dataclass
 class _Session:
     """A live session and its state."""
 
-    def __init__(
-        self,
-        styles: Sequence[LiveStylizer],
-        camera: Camera,
-        window: Window | None,
-        config: WebcamConfig,
-        outputs: Sequence[CameraOutput],
-        say: Callable[[str], None],
-    ) -> None:
-        if not styles:
+    styles: Sequence[LiveStylizer]
+    camera: Camera
+    window: Window | None
+    config: WebcamConfig
+    outputs: Sequence[CameraOutput]
+    say: Callable[[str], None]
+    pacer: Pacer | None = None
+    recording: Recording | None = None
+    files: list[Path] = field(default_factory=list)
+    shown: deque[float] = field(default_factory=deque)
+    ages: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+    last: Array | None = None
+    frames: int = 0
+    captured: int = 0
+    done: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.styles:
             raise UsageError("no style is given: name a model")
-        self.styles, self.camera, self.window = styles, camera, window
-        self.config, self.outputs, self.say = config, outputs, say
         self.view = View(
             style=0,
-            strength=config.strength,
+            strength=self.config.strength,
             keep_color=self._default_keep_color(0),
-            mirror=config.mirror,
-            figures=config.figures,
+            mirror=self.config.mirror,
+            figures=self.config.figures,
         )
-        self.pacer: Pacer | None = None
-        self.recording: Recording | None = None
-        self.files: list[Path] = []
-        self.shown: deque[float] = deque()
-        self.ages: list[float] = []
-        self.last: Array | None = None
-        self.frames = self.captured = 0
-        self.done = False
 
     def run(self) -> WebcamResult:
         begun, reported = time.monotonic(), False
@@ -263,7 +261,6 @@ class _Session:
             self.window.show(self._annotated(stylized))
         now = time.monotonic()
         self.ages.append(now - captured.time)
-        self.ages = self.ages[-1000:]
         self.shown.append(now)
         while self.shown[0] < now - _RECENT:
             self.shown.popleft()
@@ -277,8 +274,7 @@ class _Session:
             side = self.pacer.side
         if side is None:
             return image
-        height, width = image.shape[:2]
-        return resized(image, scaled((height, width), side, SMALLEST_SIDE))
+        return resized(image, scaled(image.shape[:2], side, SMALLEST_SIDE))
 
     def _handle_window(self) -> None:
         """Handle the window's keys and its close button."""
@@ -304,18 +300,11 @@ class _Session:
         elif key == "c":
             chosen = self._default_keep_color(view.style) or "luminance"
             view = replace(view, keep_color=None if view.keep_color else chosen)
-        elif key == "s":
-            view = replace(view, split=not view.split)
-        elif key == "m":
-            view = replace(view, mirror=not view.mirror)
-        elif key == "i":
-            view = replace(view, figures=not view.figures)
-        elif key == "h":
-            view = replace(view, help=not view.help)
-        elif key == "f":
-            view = replace(view, full_screen=not view.full_screen)
-            assert self.window is not None
-            self.window.full_screen(view.full_screen)
+        elif key in _TOGGLES:
+            changed: dict[str, Any] = {_TOGGLES[key]: not getattr(view, _TOGGLES[key])}
+            view = replace(view, **changed)
+            if key == "f" and self.window is not None:
+                self.window.full_screen(view.full_screen)
         elif key == "space" and self.last is not None:
             path = _unused_name(self.config.snapshots, ".png")
             save_image(path, self.last)

@@ -13,6 +13,7 @@ import cv2
 
 from nst.errors import NstError, needs_extra
 from nst.infer.runtime.resize import resized
+from nst.io.files import Closing
 from nst.io.images import Array
 
 _NAMES = {ord(" "): "space", 27: "q", ord("="): "+", ord("_"): "-"}
@@ -23,7 +24,7 @@ _TRIAL_SECONDS = 15  # in which a display must open a window; importing OpenCV t
 os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
 
 
-class OpenCVWindow:
+class OpenCVWindow(Closing):
     """Shows frames and returns the keys that are pressed.
 
     Raises:
@@ -129,7 +130,7 @@ def _answers(display: str) -> bool:
         return False
 
 
-class VirtualCamera:
+class VirtualCamera(Closing):
     """Sends frames to a camera that other programs can use, by pyvirtualcam (the extra `camera`).
 
     Raises:

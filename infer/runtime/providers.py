@@ -164,10 +164,7 @@ def open_session(
 
 
 def _open_probed(
-    data: bytes,
-    name: str,
-    threads: int,
-    probe: Callable[[onnxruntime.InferenceSession], object],
+    data: bytes, name: str, threads: int, probe: Callable[[onnxruntime.InferenceSession], object]
 ) -> onnxruntime.InferenceSession:
     """Open and probe a session; without the optional options if it fails with them."""
     optional = KINDS[name].optional
@@ -202,12 +199,6 @@ def reason(error: Exception) -> str:
 
 
 @functools.cache
-def _silence_log() -> None:
-    """Turn off ONNX Runtime's default log: failures raise errors, which nst reports itself."""
-    onnxruntime.set_default_logger_severity(4)
-
-
-@functools.cache
 def _preload_cuda() -> None:
     """Load CUDA's libraries from Python packages, without printing; callers hold `GPU`."""
     if hasattr(onnxruntime, "preload_dlls"):
@@ -225,16 +216,16 @@ def _open(
 ) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # as in `_silence_log`
+    # No log, neither the session's nor the default one: nst reports the errors itself.
+    options.log_severity_level = 4
+    onnxruntime.set_default_logger_severity(4)
     if name == "directml":  # as its documentation requires
         options.enable_mem_pattern = False
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     stack = {"tensorrt": ("tensorrt", "cuda")}.get(name, (name,))
-    providers = [(KINDS[part].full_name, dict(KINDS[part].options)) for part in (*stack, "cpu")]
+    kinds = [KINDS[part] for part in dict.fromkeys((*stack, "cpu"))]
+    providers = [(kind.full_name, dict(kind.options)) for kind in kinds]
     providers[0][1].update(optional)
-    if name == "cpu":
-        providers = providers[:1]
-    _silence_log()
     if name in ("cuda", "tensorrt"):
         _preload_cuda()
     # A fallback would print, and silently change the provider.

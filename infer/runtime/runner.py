@@ -43,13 +43,11 @@ class Runner:
         return output, found[0] if found else None
 
     def statistics(self, signature: Signature, x: NDArray[Any]) -> FrameStatistics:
-        found: FrameStatistics = self._run([STATISTICS_NAME], {signature.input_name: x})[0]
-        return found
+        return self._run([STATISTICS_NAME], {signature.input_name: x})[0]
 
     def _run(self, names: list[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         with self._lock:
-            outputs: list[NDArray[Any]] = self._session.run(names, feed, _graph_options(None))
-        return outputs
+            return self._session.run(names, feed, _graph_options(None))
 
 
 class BoundRunner(Runner):
@@ -89,9 +87,7 @@ class BoundRunner(Runner):
     def _bind(self, signature: Signature, shape: tuple[int, ...]) -> None:
         """Allocate the tensors for images of a shape."""
         make = partial(
-            onnxruntime.OrtValue.ortvalue_from_shape_and_type,
-            device_type=self._device,
-            device_id=0,
+            onnxruntime.OrtValue.ortvalue_from_shape_and_type, device_type=self._device, device_id=0
         )
         self._shape = ()
         self._calls, self._graph, self._thread = 0, None, 0

@@ -186,11 +186,7 @@ class Stylizer(Closing):
         return stylized, statistics
 
     def _in_tiles(
-        self,
-        batch: Array,
-        radius: int,
-        report: TileCallback | None,
-        held: FrameStatistics | None,
+        self, batch: Array, radius: int, report: TileCallback | None, held: FrameStatistics | None
     ) -> tuple[Array, FrameStatistics | None]:
         """Repaint in tiles, normalised by `held` or else by each image's own statistics."""
         done: list[Array] = []

@@ -47,10 +47,8 @@ def find_encoder(name: str) -> av.codec.Codec:
 
 def default_codec(container: av.container.OutputContainer) -> str:
     """Return H.264 or VP9 where the container takes it, and else FFmpeg's default for it."""
-    for codec in ("h264", "vp9"):
-        if fits(container, codec):
-            return codec
-    return container.default_video_codec
+    fitting = (codec for codec in ("h264", "vp9") if fits(container, codec))
+    return next(fitting, container.default_video_codec)
 
 
 def fits(container: av.container.OutputContainer, codec: str) -> bool:

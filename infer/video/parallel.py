@@ -12,9 +12,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -25,11 +25,17 @@ import av
 from nst.config import check_number
 from nst.errors import NstError, UsageError, VideoError
 from nst.infer.video.encoders import check_fits
-from nst.infer.video.pipeline import VideoProgress, VideoResult, check_target, repaint_video
+from nst.infer.video.pipeline import (
+    VideoProgress,
+    VideoResult,
+    check_target,
+    open_writer,
+    repaint_video,
+)
 from nst.infer.video.reader import AnyPacket, VideoReader
 from nst.infer.video.schedule import VideoStyle, VideoStylizer
 from nst.infer.video.sequence import is_sequence
-from nst.infer.video.writer import EncodeConfig, VideoWriter
+from nst.infer.video.writer import EncodeConfig
 from nst.io.files import cannot_write, check_writable
 from nst.io.images import Array
 from nst.system.quota import usable_cores
@@ -132,19 +138,18 @@ def repaint_in_parallel(
         results, interrupted = _work(job, parts, callback)
         if not results:
             raise KeyboardInterrupt
-        whole = VideoResult(
-            frames=sum(result.frames for result in results),
-            seconds=0.0,
-            shortfall=0.0 if interrupted else sum(result.shortfall for result in results),
-            damaged=sum(result.damaged for result in results),
-            interrupted=interrupted,
-            notes=(),
-            encoder=results[0].encoder,
-        )
         with _ctrl_c_ignored():
             notes += _join(target, parts[: len(results)], reader, start, cut=interrupted)
         notes += [note for result in results for note in result.notes]
-    return replace(whole, seconds=time.monotonic() - begun, notes=tuple(dict.fromkeys(notes)))
+    return VideoResult(
+        frames=sum(result.frames for result in results),
+        seconds=time.monotonic() - begun,
+        shortfall=0.0 if interrupted else sum(result.shortfall for result in results),
+        damaged=sum(result.damaged for result in results),
+        interrupted=interrupted,
+        notes=tuple(dict.fromkeys(notes)),
+        encoder=results[0].encoder,
+    )
 
 
 def _folder_beside(target: Path) -> tempfile.TemporaryDirectory[str]:
@@ -182,7 +187,7 @@ def _work(
                 try:
                     pending = wait(futures, _TICK).not_done
                     total.update(reports)
-                    if not pending or any(_failed(future) for future in futures):
+                    if not pending or any(f.done() and f.exception() for f in futures):
                         break
                 except KeyboardInterrupt:
                     if interrupted:
@@ -192,14 +197,13 @@ def _work(
         finally:
             stop.set()  # a worker's error, or a second Ctrl-C, ends the others
     for future in futures:  # errors come first: a worker that fails has stopped the others
-        error = future.exception()
-        if isinstance(error, BrokenProcessPool):
+        try:
+            future.result()
+        except BrokenProcessPool as error:
             raise NstError(
                 "a worker was killed: is memory short? Use fewer workers (and let a script of "
                 'your own begin with  if __name__ == "__main__":)'
             ) from error
-        if error is not None:
-            raise error
     results = []
     for future in futures:
         result = future.result()
@@ -237,10 +241,6 @@ def _ctrl_c_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _failed(future: Future[Any]) -> bool:
-    return future.done() and future.exception() is not None
-
-
 class _TotalProgress:
     """Adds up the progress of all workers and reports it."""
 
@@ -251,12 +251,10 @@ class _TotalProgress:
     def update(self, reports: multiprocessing.Queue[tuple[int, VideoProgress]]) -> None:
         """Take the workers' new reports, if any, and call the callback."""
         news = False
-        while True:
-            try:
+        with suppress(queue.Empty):
+            while True:
                 number, progress = reports.get_nowait()
-            except queue.Empty:
-                break
-            self._latest[number], news = progress, True
+                self._latest[number], news = progress, True
         if not news or self._callback is None:
             return
         known = [progress for progress in self._latest if progress is not None]
@@ -348,34 +346,19 @@ def _join(
             raise UsageError("this encoder's parts cannot be joined: repaint in a single process")
         unit = reader.time_base
         offsets = [round((part.start - begin) / unit) * unit for part in parts]
-        end = None
-        if cut:
-            end = float(offsets[-1]) + (files[-1].duration or 0) / av.time_base
-        with VideoWriter(
-            target,
-            reader.size,
-            time_base=unit,
-            rate=reader.rate,
-            colors=reader.colors,
-            extras=reader.extras,
-            metadata=reader.metadata,
-            chapters=reader.chapters(),
-            copied=streams[0],
-        ) as writer:
-            video = _video_packets(files, offsets)
-            extras = ((_time(packet), False, packet) for packet in reader.extra_packets(end))
-            for _, is_video, packet in heapq.merge(video, extras, key=lambda item: item[0]):
-                if is_video:
-                    writer.copy(packet)
-                else:
-                    writer.write(packet)
+        end = float(offsets[-1]) + (files[-1].duration or 0) / av.time_base if cut else None
+        with open_writer(target, reader, reader.size, copied=streams[0]) as writer:
+            video = ((dts, writer.copy, packet) for dts, packet in _video_packets(files, offsets))
+            extras = ((_time(p), writer.write, p) for p in reader.extra_packets(end))
+            for _, write, packet in heapq.merge(video, extras, key=lambda item: item[0]):
+                write(packet)
         return writer.notes
 
 
 def _video_packets(
     files: Sequence[av.container.InputContainer], offsets: Sequence[Fraction]
-) -> Iterator[tuple[Fraction, bool, AnyPacket]]:
-    """Yield (decoding time, True, packet) for all parts, at their times in the whole video."""
+) -> Iterator[tuple[Fraction, AnyPacket]]:
+    """Yield (decoding time, packet) for all parts, at their times in the whole video."""
     last: Fraction | None = None
     for file, offset in zip(files, offsets, strict=True):
         for packet in file.demux(video=0):
@@ -388,7 +371,7 @@ def _video_packets(
             if last is not None and packet.dts * base <= last:
                 packet.dts = min(packet.pts, int(last / base) + 1)
             last = packet.dts * base
-            yield last, True, packet
+            yield last, packet
 
 
 def _time(packet: AnyPacket) -> Fraction:

@@ -12,6 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
+from av.video.stream import VideoStream
+
 from nst.config import check_number
 from nst.errors import UsageError, VideoError
 from nst.infer.runtime.resize import resized, scaled
@@ -201,9 +203,20 @@ def _open_target(
         return SequenceWriter(target, reader.extras)
     if target.suffix.lower() == ".gif":
         return GIFWriter(target, time_base=reader.time_base, rate=reader.rate, extras=reader.extras)
+    return open_writer(target, reader, sides, encode)
+
+
+def open_writer(
+    target: Path,
+    reader: VideoReader | SequenceReader,
+    size: tuple[int, int],
+    encode: EncodeConfig | None = None,
+    copied: VideoStream | None = None,
+) -> VideoWriter:
+    """Open a `VideoWriter` for a video with the timing, colours, sound and tags of `reader`."""
     return VideoWriter(
         target,
-        sides,
+        size,
         time_base=reader.time_base,
         rate=reader.rate,
         colors=reader.colors,
@@ -212,6 +225,7 @@ def _open_target(
         extras=reader.extras,
         metadata=reader.metadata,
         chapters=reader.chapters(),
+        copied=copied,
     )
 
 
@@ -344,10 +358,7 @@ class _ProgressMeter:
     """Reports progress and speed after each frame."""
 
     def __init__(
-        self,
-        unit: float,
-        whole: float | None,
-        callback: Callable[[VideoProgress], None] | None,
+        self, unit: float, whole: float | None, callback: Callable[[VideoProgress], None] | None
     ) -> None:
         self._unit, self._whole, self._callback = unit, whole, callback
         self._begun = time.monotonic()

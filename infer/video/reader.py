@@ -25,7 +25,7 @@ from nst.io.files import Closing
 from nst.io.images import Array
 
 _TOLERANCE = 0.25  # seconds by which an undamaged file may end before its declared end
-_LATEST = 1e7  # seconds; more is no video
+LATEST = 1e7  # seconds; more is no video
 _MAX_LAG = 10.0  # seconds by which sound may lie behind the frames in a file
 Extra = AudioStream | SubtitleStream
 AnyPacket: TypeAlias = "Packet[Any]"
@@ -81,7 +81,7 @@ class VideoReader(Closing):
         duration: float | None = None,
         extras: bool = True,
     ) -> None:
-        check_number("start", start, most=_LATEST)
+        check_number("start", start, most=LATEST)
         if duration is not None:
             check_number("duration", duration, above=True)
         self.path = os.fspath(path)
@@ -256,12 +256,10 @@ class VideoReader(Closing):
         """Return the first frame that can be decoded."""
         try:
             for packet in self._container.demux(self._stream):
-                try:
+                with contextlib.suppress(av.FFmpegError):
                     frames = packet.decode()
-                except av.FFmpegError:
-                    continue
-                if frames:
-                    return frames[0]
+                    if frames:
+                        return frames[0]
         except av.FFmpegError as error:
             raise VideoError(f"{self.path} cannot be decoded: {error.strerror}") from error
         raise VideoError(f"{self.path} holds no frame that can be decoded")
@@ -284,21 +282,16 @@ class VideoReader(Closing):
                 return hours * 3600 + minutes * 60 + seconds - float(self._file_start())
             except ValueError:
                 self._stream_declares = False
-        if self._container.duration is not None:
-            return self._container.duration / av.time_base
-        return None
+        duration = self._container.duration
+        return None if duration is None else duration / av.time_base
 
     def _packets(self) -> Iterator[AnyPacket]:
-        packets = self._container.demux(self._stream, *self.extras)
-        while True:
-            try:
-                packet = next(packets)
-            except (StopIteration, av.EOFError):
-                return
-            except av.FFmpegError:  # the rest can't be read
-                self.damaged += 1
-                return
-            yield packet
+        try:
+            yield from self._container.demux(self._stream, *self.extras)
+        except av.EOFError:
+            return
+        except av.FFmpegError:  # the rest can't be read
+            self.damaged += 1
 
     def _decoded(self, packet: AnyPacket) -> list[av.VideoFrame]:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from math import inf
 from pathlib import Path
@@ -105,12 +106,9 @@ class VideoStylizer(Closing):
 
     def __init__(self, style: VideoStyle, offset: float = 0.0) -> None:
         self._offset = offset
-        self._stack = ExitStack()
-        try:
+        with ExitStack() as stack:
             stylizers = [
-                self._stack.enter_context(
-                    Stylizer(path, provider=style.provider, threads=style.threads)
-                )
+                stack.enter_context(Stylizer(path, provider=style.provider, threads=style.threads))
                 for path, _ in style.styles
             ]
             functions = [
@@ -118,9 +116,7 @@ class VideoStylizer(Closing):
                 for stylizer, (_, start) in zip(stylizers, style.styles, strict=True)
             ]
             self._schedule = StyleSchedule(functions, style.fade)
-        except BaseException:
-            self._stack.close()
-            raise
+            self._stack = stack.pop_all()
         self.notes = tuple(dict.fromkeys(note for s in stylizers for note in s.notes))
         self.name = ", ".join(stylizer.name for stylizer in stylizers)
         self.provider = stylizers[0].provider
@@ -152,14 +148,20 @@ def parse_styles(text: str) -> tuple[tuple[Path, float], ...]:
     return tuple(styles)
 
 
+def keeping_color(stylize: Stylize, method: KeepColor | None) -> Stylize:
+    """Make a function that repaints as `stylize` does and keeps each image's own colours.
+
+    Args:
+        stylize: maps HWC uint8 RGB to the same shape.
+        method: as for `nst.color.transfer.keep_color`; None returns `stylize` itself.
+    """
+    if method is None:
+        return stylize
+    return lambda image: color.keep_color(stylize(image), image, method)
+
+
 def _stylize_function(stylizer: Stylizer, style: VideoStyle) -> Stylize:
     temporal = TemporalStylizer(stylizer, stabilize=style.stabilize)
     keep = style.keep_color or stylizer.keep_color
-
-    def stylize(image: Array) -> Array:
-        stylized = temporal(image, style.strength)
-        if keep is None or keep == "none":
-            return stylized
-        return color.keep_color(stylized, image, keep)
-
-    return stylize
+    repaint = partial(temporal, strength=style.strength)
+    return keeping_color(repaint, None if keep == "none" else keep)

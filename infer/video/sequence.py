@@ -16,7 +16,7 @@ from nst.config import check_number
 from nst.errors import ImageError, UsageError, VideoError
 from nst.infer.runtime.resize import resized
 from nst.infer.video.colors import BT709
-from nst.infer.video.reader import AnyPacket, Extra, Frame
+from nst.infer.video.reader import LATEST, AnyPacket, Extra, Frame
 from nst.io.files import Closing, cannot_write, check_writable, replacing
 from nst.io.images import READ_SUFFIXES, WRITE_FORMATS, Array, image_names, load_image, save_image
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"%0?(\d*)d")
 _TICK = Fraction(1, 100)  # GIF's unit of time, in seconds
 _SHORTEST = 2  # ticks; players show a shorter frame for a tenth of a second
-_LATEST = 1e7  # seconds; more is no video
 
 
 def has_pattern(path: str | os.PathLike[str]) -> bool:
@@ -75,9 +74,9 @@ class SequenceReader(Closing):
         start: float = 0.0,
         duration: float | None = None,
     ) -> None:
-        check_number("start", start, most=_LATEST)
+        check_number("start", start, most=LATEST)
         if duration is not None:
-            check_number("duration", duration, above=True, most=_LATEST)
+            check_number("duration", duration, above=True, most=LATEST)
         self.path = os.fspath(path)
         found = _numbered(Path(path))
         if not found:
@@ -94,7 +93,10 @@ class SequenceReader(Closing):
         self._files = found[first:last]
         self.skipped: dict[Path, str] = {}
         self.rate, self.time_base = rate, 1 / rate
-        self.size = self._first().shape[:2]
+        first_image = next(self._images(), None)
+        if first_image is None:
+            raise VideoError(f"{self.path} holds no image that can be read")
+        self.size = first_image[1].shape[:2]
         self.pixel_aspect = Fraction(1)
         self.colors = BT709
         self.extras: tuple[Extra, ...] = ()
@@ -113,27 +115,21 @@ class SequenceReader(Closing):
 
     def __iter__(self) -> Iterator[Frame | AnyPacket]:
         """Yield the images that can be read, at the size of the first."""
-        for number, path in enumerate(self._files):
-            image = self._load(path)
-            if image is not None:
-                yield Frame(resized(image, self.size), number, 1)
+        for number, image in self._images():
+            yield Frame(resized(image, self.size), number, 1)
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
 
-    def _first(self) -> Array:
-        for path in self._files:
-            image = self._load(path)
-            if image is not None:
-                return image
-        raise VideoError(f"{self.path} holds no image that can be read")
-
-    def _load(self, path: Path) -> Array | None:
-        try:
-            return load_image(path)
-        except ImageError as error:
-            self.skipped[path] = str(error)
-            return None
+    def _images(self) -> Iterator[tuple[int, Array]]:
+        """Yield the number and the pixels of each image that can be read; note the others."""
+        for number, path in enumerate(self._files):
+            try:
+                image = load_image(path)
+            except ImageError as error:
+                self.skipped[path] = str(error)
+            else:
+                yield number, image
 
 
 class SequenceWriter(Closing):
@@ -232,23 +228,20 @@ class GIFWriter(Closing):
             ends = [*self._times[1:], self._end]
             spans = [max(_SHORTEST, b - a) for a, b in zip(self._times, ends, strict=True)]
             first, *others = (self._file(number) for number in range(len(self._times)))
-            try:
-                with replacing(self.path) as beside, Image.open(first) as image:
-                    image.save(
-                        beside,
-                        format="GIF",
-                        save_all=True,
-                        append_images=map(Image.open, others),
-                        duration=[10 * span for span in spans],
-                        loop=0,
-                        disposal=1,
-                        optimize=False,
-                    )
-            except OSError as error:
-                raise cannot_write(self.path, error) from error
+            with replacing(self.path) as beside, Image.open(first) as image:
+                image.save(
+                    beside,
+                    format="GIF",
+                    save_all=True,
+                    append_images=map(Image.open, others),
+                    duration=[10 * span for span in spans],
+                    loop=0,
+                    disposal=1,
+                    optimize=False,
+                )
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
             self.close()
         else:
             self._folder.cleanup()

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any, get_args
 
 import av
@@ -20,7 +19,7 @@ from av.stream import Stream
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
-from nst.config import check_number
+from nst.config import check_numbers
 from nst.errors import NstError, UsageError
 from nst.infer.video import encoders
 from nst.infer.video.audio import Transcoder
@@ -59,8 +58,7 @@ class EncodeConfig:
     joined: bool = False
 
     def __post_init__(self) -> None:
-        if self.crf is not None:
-            check_number("crf", self.crf, most=63)
+        check_numbers(self, "crf", most=63)
         if self.codec is not None and self.codec not in get_args(encoders.Codec):
             encoders.find_encoder(self.codec)
 
@@ -163,8 +161,7 @@ class VideoWriter(Closing):
                 self._container.mux(self._stream.encode(self._frame(part)))
                 self.frames += 1
                 return
-            for packet in self._extra_packets(part):
-                self._container.mux(packet)
+            self._container.mux(self._extra_packets(part))
 
     def copy(self, packet: AnyPacket) -> None:
         """Write a packet of the `copied` stream, at its new time.
@@ -196,12 +193,7 @@ class VideoWriter(Closing):
             raise
         self._closing.close()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             self.close()
         else:

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from nst.cli.console import Debug, command, progress_bar, say
 from nst.cli.fields import given_options
 from nst.cli.help import SectionedCommand, make_app
-from nst.cli.options import check_image_target
+from nst.cli.options import JsonOption, check_image_target
 from nst.config import ColorMethod, check_number
 from nst.errors import UsageError, needs_extra
 from nst.io.files import check_writable, replacing
@@ -76,9 +76,7 @@ def compare_command(
     source: SourceArgument,
     reference: ReferenceArgument,
     out: Annotated[Path, typer.Option(help="Folder for the images and the table.")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the table as JSON instead of text.")
-    ] = False,
+    as_json: JsonOption = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the table as Markdown instead of text.")
     ] = False,

@@ -14,6 +14,7 @@ import typer
 from nst.cli.options import numbers, whole_numbers, words
 from nst.options import OptionField, option_fields
 
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _PANELS = (  # in the order of the help
     *("Options", "How it looks", "Content", "Quality", "Machine and memory", "Run and files"),
     *("Model and its description", "Experts"),
@@ -44,10 +45,10 @@ def with_options(
         own = dict(inspect.signature(function, eval_str=True).parameters)
         del own["given"]
         parameters = [
-            *(p.replace(kind=p.KEYWORD_ONLY) for name, p in own.items() if name not in made),
+            *(p.replace(kind=_KEYWORD) for name, p in own.items() if name not in made),
             *(_parameter(option, panel) for option in made.values()),
         ]
-        context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        context = inspect.Parameter("ctx", _KEYWORD, annotation=typer.Context)
         parameters = [context, *sorted(parameters, key=_place)]
 
         @functools.wraps(function)
@@ -103,10 +104,7 @@ def _parameter(option: OptionField, panel: str) -> inspect.Parameter:
     heading = panel or option.option.panel
     info = typer.Option(flag, help=option.option.help, rich_help_panel=heading)
     return inspect.Parameter(
-        option.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=default,
-        annotation=Annotated[kind, info],
+        option.name, _KEYWORD, default=default, annotation=Annotated[kind, info]
     )
 
 

@@ -10,13 +10,7 @@ import typer
 
 from nst.cli.console import Debug, command, progress_bar, say
 from nst.cli.fields import make_config, with_options
-from nst.cli.options import (
-    StrokeOption,
-    StyleOption,
-    check_image_target,
-    check_rivals,
-    stroke_size,
-)
+from nst.cli.options import StrokeOption, StyleOption, check_image_target, check_rivals, stroke_size
 from nst.config import ObjectiveConfig, OptimizeConfig
 from nst.errors import UsageError, needs_extra
 from nst.formatting import clock, thousands

@@ -23,6 +23,7 @@ StrokeOption = Annotated[
     typer.Option(help="Size of the strokes: 2 is twice as large.", rich_help_panel="How it looks"),
 ]
 DeviceOption = Annotated[Device, typer.Option(help="Device to compute on.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 def numbers(name: str, text: str) -> tuple[float, ...]:

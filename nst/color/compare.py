@@ -95,21 +95,9 @@ def compare_methods(
         callback(name, pictures[name])
     rows = []
     for label, picture in pictures.items():
-        red, green, blue = kl_divergence(picture, reference).tolist()
-        moved = wasserstein(picture, reference).tolist()
-        shifts = (moved[0], moved[1], moved[2])
-        rows.append(Compared(label, (red, green, blue), shifts, times[label]))
+        kl, moved = (f(picture, reference).tolist() for f in (kl_divergence, wasserstein))
+        rows.append(Compared(label, tuple(kl), tuple(moved), times[label]))
     return rows, pictures
-
-
-def mean_rows(pairs: Sequence[Sequence[Compared]]) -> list[Compared]:
-    """Average the rows of several pairs of images, on which the same methods were compared."""
-    rows = []
-    for same in zip(*pairs, strict=True):
-        kl, moved = (np.mean([getattr(r, n) for r in same], 0) for n in ("kl", "wasserstein"))
-        seconds = float(np.mean([row.seconds for row in same]))
-        rows.append(Compared(same[0].method, tuple(kl.tolist()), tuple(moved.tolist()), seconds))
-    return rows
 
 
 def as_json(rows: Sequence[Compared]) -> list[dict[str, Any]]:
@@ -122,9 +110,9 @@ def as_json(rows: Sequence[Compared]) -> list[dict[str, Any]]:
 
 def as_csv(rows: Sequence[Compared]) -> str:
     """Format rows as CSV, with a column for every number."""
+    names = [f"{kind}_{channel}" for kind in ("kl", "wasserstein") for channel in CHANNELS]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    names = [f"{kind}_{channel}" for kind in ("kl", "wasserstein") for channel in CHANNELS]
     writer.writerow(["method", *names, "seconds"])
     for row in rows:
         values = (*row.kl, *row.wasserstein, row.seconds)

@@ -64,12 +64,10 @@ def reinhard(
     new_mean, new_deviation = _mean_and_deviation(reference, there)
     scale = _ratio(new_deviation, deviation)
 
-    def work(band: ColorImage) -> ColorImage:
-        return as_type_of(
-            back(_affine(there(as_float(band)), np.diag(scale), mean, new_mean)), band
-        )
+    def work(pixels: ColorImage) -> ColorImage:
+        return back(_affine(there(pixels), np.diag(scale), mean, new_mean))
 
-    return np.concatenate(in_bands(image, work))
+    return _recolor(image, work)
 
 
 def luminance(image: ColorImage, reference: ColorImage) -> ColorImage:
@@ -84,14 +82,13 @@ def luminance(image: ColorImage, reference: ColorImage) -> ColorImage:
     (new_mean,), new_deviation = _mean_and_deviation(reference, _luma)
     scale = float(_ratio(new_deviation, deviation)[0])
 
-    def work(band: ColorImage) -> ColorImage:
-        pixels = as_float(band)
+    def work(pixels: ColorImage) -> ColorImage:
         luma = _luma(pixels)
         change = (luma - mean) * scale + new_mean - luma
         # The same change of red, green and blue keeps the chrominance.
-        return as_type_of(pixels + cv2.merge([change] * 3), band)
+        return pixels + cv2.merge([change] * 3)
 
-    return np.concatenate(in_bands(image, work))
+    return _recolor(image, work)
 
 
 def histogram(image: ColorImage, reference: ColorImage) -> ColorImage:
@@ -319,11 +316,13 @@ def _linear(
     matrix = solve(source, wanted) @ seen @ axes.T
     if step > 1:  # for speed, though OpenCV's rounding is sometimes off by one
         return _affine(image, matrix, mean, new_mean)
+    return _recolor(image, lambda pixels: _affine(pixels, matrix, mean, new_mean))
 
-    def work(band: ColorImage) -> ColorImage:
-        return as_type_of(_affine(as_float(band), matrix, mean, new_mean), band)
 
-    return np.concatenate(in_bands(image, work))
+def _recolor(image: ColorImage, function: Callable[[ColorImage], ColorImage]) -> ColorImage:
+    """Apply `function` to float pixels on all cores; return an image of the type of `image`."""
+    bands = in_bands(image, lambda band: as_type_of(function(as_float(band)), band))
+    return np.concatenate(bands)
 
 
 def _monge(source: Matrix, wanted: Matrix) -> Matrix:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import IFD, Base
 from PIL.JpegImagePlugin import JpegImageFile
 
 from nst.errors import ImageError
@@ -35,15 +36,8 @@ WRITE_FORMATS = {
 # EXIF tags that a repainted file keeps: texts and dates, not the layout of the pixels (a TIFF keeps
 # both in one table).
 _KEPT_EXIF = (
-    0x010E,  # ImageDescription
-    0x010F,  # Make
-    0x0110,  # Model
-    0x0131,  # Software
-    0x0132,  # DateTime
-    0x013B,  # Artist
-    0x8298,  # Copyright
-    0x8769,  # the Exif table: exposure, lens, dates
-    0x8825,  # the GPS table
+    *(Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist),
+    *(Base.Copyright, IFD.Exif, IFD.GPSInfo),  # the two tables hold exposure, lens, dates, place
 )
 _MOST_EXIF = 65_000  # bytes, the most that a JPEG can hold
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
@@ -115,11 +109,22 @@ def load_style(path: str | os.PathLike[str], *, hint: int | None = None) -> Arra
     Raises:
         ImageError: it can't be read, or a side is under 32 pixels.
     """
+    return load_large(path, 32, "a style image", hint)
+
+
+def load_large(
+    path: str | os.PathLike[str], smallest: int, what: str, hint: int | None = None
+) -> Array:
+    """Load an image, HWC uint8 RGB; `hint` as for `load_picture`.
+
+    Raises:
+        ImageError: it can't be read, or a side is under `smallest` pixels, too few for `what`.
+    """
     image = load_image(path, hint=hint)
     height, width = image.shape[:2]
-    if min(height, width) < 32:
-        name = os.fspath(path)
-        raise ImageError(f"{name} is only {width}×{height} pixels: a style image needs 32 or more")
+    if min(height, width) < smallest:
+        size = f"{width}×{height} pixels"
+        raise ImageError(f"{os.fspath(path)} is only {size}: {what} needs {smallest} or more")
     return image
 
 
@@ -225,16 +230,12 @@ def resize_image(image: Array, size: tuple[int, int]) -> Array:
 
 def resize_short(image: Array, side: int) -> Array:
     """Resize `image` so that its short side has `side` pixels; keep the aspect ratio."""
-    height, width = image.shape[:2]
-    scale = side / min(height, width)
-    return resize_image(image, (max(1, round(height * scale)), max(1, round(width * scale))))
+    return _rescale(image, side / min(image.shape[:2]))
 
 
 def resize_long(image: Array, side: int) -> Array:
     """Resize `image` so that its long side has `side` pixels; keep the aspect ratio."""
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    return resize_image(image, (max(1, round(height * scale)), max(1, round(width * scale))))
+    return _rescale(image, side / max(image.shape[:2]))
 
 
 def center_square(image: Array, side: int) -> Array:
@@ -243,6 +244,11 @@ def center_square(image: Array, side: int) -> Array:
     edge = min(height, width)
     top, left = (height - edge) // 2, (width - edge) // 2
     return resize_image(image[top : top + edge, left : left + edge], (side, side))
+
+
+def _rescale(image: Array, scale: float) -> Array:
+    height, width = image.shape[:2]
+    return resize_image(image, (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
 def _open(source: Source, hint: int | None) -> Image.Image:
@@ -274,11 +280,9 @@ def _decode(file: Image.Image) -> Picture:
     icc = file.info.get("icc_profile")
     exif = _kept_exif(file)
     picture = file
-    try:
-        if file.getexif().get(0x0112, 1) != 1:  # exif_transpose always copies
+    with contextlib.suppress(Exception):  # damaged EXIF must not lose good pixels
+        if file.getexif().get(Base.Orientation, 1) != 1:  # exif_transpose always copies
             picture = ImageOps.exif_transpose(file)
-    except Exception:  # damaged EXIF must not lose good pixels
-        picture = file
     alpha = None
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         alpha = np.asarray(picture.convert("RGBA").getchannel("A"))
@@ -289,15 +293,14 @@ def _decode(file: Image.Image) -> Picture:
 
 
 def _kept_exif(file: Image.Image) -> bytes | None:
-    try:
+    with contextlib.suppress(Exception):  # damaged EXIF must not lose good pixels
         whole, kept = file.getexif(), Image.Exif()
         for tag in _KEPT_EXIF:
             if tag in whole:
-                table = whole.get_ifd(tag) if tag in (0x8769, 0x8825) else None
+                table = whole.get_ifd(tag) if isinstance(tag, IFD) else None
                 kept[tag] = table or whole[tag]
         return kept.tobytes() if len(kept) else None
-    except Exception:  # damaged EXIF must not lose good pixels
-        return None
+    return None
 
 
 def _to_8_bit(picture: Image.Image) -> Image.Image:
@@ -320,12 +323,9 @@ def _to_srgb(picture: Image.Image, icc: bytes | None) -> Image.Image:
     if picture.mode == "RGBA":
         picture = picture.convert("RGB")
     if icc and picture.mode in ("RGB", "L", "CMYK", "LAB"):
-        try:
-            converted = _to_srgb_from(icc, picture.mode).apply(picture)
-        except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
-            converted = None  # a broken profile must not lose the pixels
-        if converted is not None:
-            return converted
+        # A broken profile must not lose the pixels.
+        with contextlib.suppress(ImageCms.PyCMSError, OSError, TypeError, ValueError):
+            return _to_srgb_from(icc, picture.mode).apply(picture)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 

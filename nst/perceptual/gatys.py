@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst.color.transfer import grey, keep_color
-from nst.config import KeepColor, OptimizeConfig, check_number
+from nst.config import OptimizeConfig, check_number
 from nst.errors import NstError, UsageError
 from nst.io.images import Array, load_image, resize_image, resize_long
 from nst.perceptual.lbfgs import BoxLBFGS
@@ -104,20 +105,41 @@ def optimize(
         objective = build_objective(
             styles, config.style_weights, config.objective, device, photographs=[content]
         )
-    finish = partial(_finish, config.objective.keep_color, images)
-    if config.objective.keep_color == "luminance":
+    keep = config.objective.keep_color
+    contents = {image.shape: image for image in images}
+
+    def finish(pixels: Tensor) -> Array:
+        image = to_image(pixels)
+        return keep_color(image, contents[image.shape], keep) if keep == "luminance" else image
+
+    if keep == "luminance":  # only the luminance is optimised
         images = [grey(image) for image in images]
     pixels = _start(config, images[0]).to(device)
-    try:
+    learning_rate = None if config.optimizer == "lbfgs" else config.learning_rate
+    with suppress(KeyboardInterrupt), memory_advice("lower the size of the image"):
         for index, image in enumerate(images):
             target = to_tensor(image).to(device)
+            height, width = target.shape[-2:]
             if pixels.shape != target.shape:
-                shape = target.shape[-2:]
-                pixels = F.interpolate(pixels, shape, mode="bicubic", align_corners=False)
-            with memory_advice("lower the size of the image"):
-                _repaint(pixels, target, objective, config, index, callback, finish)
-    except KeyboardInterrupt:
-        pass
+                pixels = F.interpolate(pixels, (height, width), mode="bicubic", align_corners=False)
+            started = time.monotonic()
+            descent = _descend(pixels, target, objective, config.iterations, learning_rate)
+            for step, terms in enumerate(descent, start=1):
+                if callback is not None:
+                    content_loss, style_loss, tv_loss, total_loss = terms[:, 0].tolist()
+                    pace = (time.monotonic() - started) / step
+                    progress = OptimizeProgress(
+                        step=index * config.iterations + step,
+                        steps=config.iterations * len(images),
+                        size=(height, width),
+                        content_loss=content_loss,
+                        style_loss=style_loss,
+                        tv_loss=tv_loss,
+                        total_loss=total_loss,
+                        seconds_left=pace * (config.iterations - step),
+                        image=partial(finish, pixels),
+                    )
+                    callback(progress)
     return finish(pixels)
 
 
@@ -178,15 +200,6 @@ def _check_size(image: Array) -> None:
         raise UsageError(f"{width}×{height} pixels are too few: the short side needs 32 or more")
 
 
-def _finish(keep: KeepColor | None, contents: Sequence[Array], pixels: Tensor) -> Array:
-    """Convert to an image; give it the content's colours if its luminance alone was optimised."""
-    image = to_image(pixels)
-    if keep != "luminance":
-        return image
-    content = next(content for content in contents if content.shape == image.shape)
-    return keep_color(image, content, keep)
-
-
 def _start(config: OptimizeConfig, content: Array) -> Tensor:
     if config.init == "content":
         return to_tensor(content)
@@ -196,39 +209,6 @@ def _start(config: OptimizeConfig, content: Array) -> Tensor:
         noise = torch.randn(1, 3, height, width, generator=generator)
         return (noise * 50 + 127.5).clamp(0, 255)
     return to_tensor(resize_image(load_image(Path(config.init)), (height, width)))
-
-
-def _repaint(
-    pixels: Tensor,
-    content: Tensor,
-    objective: PerceptualLoss,
-    config: OptimizeConfig,
-    size_index: int,
-    callback: Callable[[OptimizeProgress], None] | None,
-    finish: Callable[[Tensor], Array],
-) -> None:
-    """Optimise `pixels` [1, 3, H, W] in place, at one size; `finish` renders them."""
-    learning_rate = None if config.optimizer == "lbfgs" else config.learning_rate
-    started = time.monotonic()
-    descent = _descend(pixels, content, objective, config.iterations, learning_rate)
-    for step, terms in enumerate(descent, start=1):
-        if callback is None:
-            continue
-        content_loss, style_loss, tv_loss, total_loss = terms[:, 0].tolist()
-        pace = (time.monotonic() - started) / step
-        callback(
-            OptimizeProgress(
-                step=size_index * config.iterations + step,
-                steps=config.iterations * max(1, len(config.sizes)),
-                size=(pixels.shape[-2], pixels.shape[-1]),
-                content_loss=content_loss,
-                style_loss=style_loss,
-                tv_loss=tv_loss,
-                total_loss=total_loss,
-                seconds_left=pace * (config.iterations - step),
-                image=lambda: finish(pixels),
-            )
-        )
 
 
 def _repaint_batch(
@@ -274,11 +254,11 @@ def _descend(
         assert x.grad is not None
         return terms[3], x.grad
 
-    descent: BoxLBFGS | _Adam
-    if learning_rate is None:
-        descent = BoxLBFGS(pixels, function)
-    else:
-        descent = _Adam(pixels, function, learning_rate)
+    descent = (
+        BoxLBFGS(pixels, function)
+        if learning_rate is None
+        else _Adam(pixels, function, learning_rate)
+    )
     best = terms
     if not best[3].isfinite().all():
         raise NstError("the losses are not finite: lower the weights")

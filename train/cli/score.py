@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nst.cli.console import Debug, command, fail, progress_bar, say
+from nst.cli.console import Debug, command, say
 from nst.cli.fields import with_options
-from nst.cli.options import DeviceOption, StyleOption, check_rivals, numbers
+from nst.cli.options import DeviceOption, JsonOption, StyleOption, check_rivals, numbers
 from nst.config import ObjectiveConfig, check_number
 from nst.errors import UsageError, needs_extra
 from nst.formatting import thousands
-from nst.infer.cli.options import ProviderOption, ThreadsOption
+from nst.infer.cli.opening import open_model, open_photographs, say_notes
+from nst.infer.cli.options import ContentOption, ProviderOption, ThreadsOption
 from nst.io.files import check_writable
 from nst.options import option_fields
 
@@ -39,17 +40,14 @@ def score_command(
     model: Annotated[Path, typer.Argument(help="Model to score, an .onnx file.")],
     style: StyleOption,
     given: Mapping[str, Any],
-    content: Annotated[
-        list[Path] | None,
-        typer.Option(help="Folder or file of photographs. Repeatable. Default: two built-in ones."),
-    ] = None,
+    content: ContentOption = None,
     iterations: Annotated[
         int, typer.Option(help="Iterations of the optimiser, the length of its curve.")
     ] = 100,
     plot: Annotated[
         Path | None, typer.Option(help="PNG file to write: a plot of the curve and the model.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    as_json: JsonOption = False,
     device: DeviceOption = "auto",
     provider: ProviderOption = "auto",
     threads: ThreadsOption = 0,
@@ -71,23 +69,14 @@ def score_command(
             raise UsageError(f"--plot {plot} is not a PNG file: name one, as score.png")
         check_writable(plot)
     with needs_extra("nst score"):
-        from nst.infer.runtime.stylizer import Stylizer
-        from nst.io.sample_images import held_out, load_photographs
         from nst.perceptual.losses import build_objective
         from nst.perceptual.style_image import prepare_style
         from nst.system.devices import pick_device
         from nst.train.evaluation.score import score, trained_objective
 
     place = pick_device(device)
-    photographs, skipped = load_photographs(content) if content else (held_out(), [])
-    for error in skipped:
-        fail(error)
-    with (
-        Stylizer(model, provider=provider, threads=threads) as stylizer,
-        progress_bar() as bar,
-    ):
-        for note in stylizer.notes:
-            say(f"note: {note}")
+    photographs, skipped = open_photographs(content)
+    with open_model(model, provider, threads) as (stylizer, bar):
         config, weights = trained_objective(stylizer.metadata)
         changed = {
             o.field: given[o.name] for o in option_fields(ObjectiveConfig) if o.name in given
@@ -96,8 +85,7 @@ def score_command(
             changed["style_weight"] = None
         config = replace(config, **changed)
         prepared = [prepare_style(path, config.style_size) for path in style]
-        for note in (note for image in prepared for note in image.notes):
-            say(f"note: {note}")
+        say_notes([note for image in prepared for note in image.notes])
         styles = [image.image for image in prepared]
         weights = numbers("--style-weights", style_weights) or weights
         if len(weights) != len(styles) and not style_weights:
@@ -126,11 +114,8 @@ def score_command(
 
         plot_score(result, stylizer.name, plot)
         say(f"plot     {plot}")
-    if as_json:
-        values = {"model": str(model), "style": [str(s) for s in style], **result.to_dict()}
-        print(json.dumps(values, indent=2))
-    else:
-        print(_table(result, stylizer.name))
+    values = {"model": str(model), "style": [str(s) for s in style], **result.to_dict()}
+    print(json.dumps(values, indent=2) if as_json else _table(result, stylizer.name))
     if skipped:
         raise typer.Exit(1)
 
@@ -148,18 +133,12 @@ def _check_style(model: Path, metadata: dict[str, str], style: list[Path]) -> No
 def _table(result: Score, name: str) -> str:
     count = len(result.photographs)
     lines = [f"{'':28}{'content':>10}{'style':>10}{'total':>10}"]
-
-    def row(label: str, content: float, style: float, total: float) -> None:
-        lines.append(
-            f"{label:28}{thousands(content):>10}{thousands(style):>10}{thousands(total):>10}"
-        )
-
-    for iteration, losses in result.curve().items():
-        if iteration in SHOWN:
-            label = f"optimiser, {iteration} iterations" if iteration else "photographs as they are"
-            row(label, losses.content_loss, losses.style_loss, losses.total_loss)
-    losses = result.losses
-    row(name[:27], losses.content_loss, losses.style_loss, losses.total_loss)
+    shown = {k: losses for k, losses in result.curve().items() if k in SHOWN}
+    rows = [(f"optimiser, {k} iterations", losses) for k, losses in shown.items() if k]
+    rows = [("photographs as they are", result.before), *rows, (name[:27], result.losses)]
+    for label, losses in rows:
+        values = losses.content_loss, losses.style_loss, losses.total_loss
+        lines.append(f"{label:28}" + "".join(f"{thousands(value):>10}" for value in values))
     photographs = f"{count} photographs" if count > 1 else "one photograph"
     lines.append(f"{result.words()}, on {photographs} at 256×256")
     if result.beyond:

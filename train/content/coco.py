@@ -13,7 +13,7 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -125,18 +125,16 @@ def coco_folder(
     return folder
 
 
-@contextlib.contextmanager
-def _locked(path: Path, meter: _Meter, archive: Archive) -> Iterator[None]:
+def _locked(
+    path: Path, meter: _Meter, archive: Archive
+) -> contextlib.AbstractContextManager[object]:
+    """Lock a file until the end of a `with` statement; report that it waits, if it must."""
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         meter.begin("waiting", 0, archive.size)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _download(

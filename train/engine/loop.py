@@ -31,7 +31,7 @@ from nst.train.engine.schedule import (
     schedule,
     temporal_weight,
 )
-from nst.train.engine.step import TrainStep
+from nst.train.engine.step import TERMS, TrainStep
 from nst.train.engine.teacher import Teacher
 from nst.train.run.checkpoint import Snapshot
 from nst.train.run.progress import TrainingCallback, TrainProgress
@@ -189,15 +189,13 @@ class Loop:
         count = self._planned.popleft()
         learning_rate = self.peak * schedule(done) * self.lr_scale
         parts = self.update.parts
-        self.update.checkerboard_weight = self.config.checkerboard_weight * (
-            done >= CHECKERBOARD_FROM
-        )
-        to_sum = [self.budget.clock if self.world.main else 0.0, self._stop]
-        alone = self.world.size == 1
-        values, summed = self.update(
-            batch, count, self.images, learning_rate, () if alone else to_sum
-        )
-        if not alone:
+        settled = done >= CHECKERBOARD_FROM
+        self.update.checkerboard_weight = self.config.checkerboard_weight * settled
+        to_sum = []
+        if self.world.size > 1:
+            to_sum = [self.budget.clock if self.world.main else 0.0, self._stop]
+        values, summed = self.update(batch, count, self.images, learning_rate, to_sum)
+        if to_sum:
             elapsed, self._stop = summed.tolist()
             self.budget.agree(elapsed)
         self.step += 1
@@ -255,19 +253,13 @@ class Loop:
         span = self._recent[-1][0] - first[0]
         images = sum(count for _, count, _ in self._recent) - first[1]
         waiting = sum(waited for _, _, waited in self._recent) - first[2]
-        content, style, tv, teacher, temporal, checkerboard, total, gradient_norm = values
+        *losses, gradient_norm = values
         return TrainProgress(
             step=launched.step,
             images=launched.images,
             seconds=self.budget.elapsed,
             done=self.budget.done(launched.step),
-            content_loss=content,
-            style_loss=style,
-            tv_loss=tv,
-            teacher_loss=teacher,
-            temporal_loss=temporal,
-            checkerboard_loss=checkerboard,
-            total_loss=total,
+            **{f"{term}_loss": loss for term, loss in zip(TERMS, losses, strict=True)},
             gradient_norm=gradient_norm,
             learning_rate=launched.learning_rate,
             images_per_second=images / span if span else 0.0,

@@ -24,8 +24,8 @@ from nst.train.engine.teacher import Teacher
 from nst.train.losses.checkerboard import checkerboard_loss, mixed_statistics, plain_fields
 from nst.train.losses.temporal import move, moving, temporal_loss
 
-TERMS = 7  # content, style, TV, teacher, temporal, checkerboard and total loss
-TOTAL = TERMS - 1
+TERMS = ("content", "style", "tv", "teacher", "temporal", "checkerboard", "total")  # the losses
+TOTAL = TERMS.index("total")
 BF16_FEATURES = {"avx512_bf16", "amx_bf16"}  # CPU features that make bfloat16 fast
 WARM_UP_STEPS = 3  # before a step is recorded: the libraries choose their kernels in these
 
@@ -75,7 +75,7 @@ class TrainStep:
             part.as_strided(parameter.shape, parameter.stride())
             for part, parameter in zip(torch.split(self._flat, sizes), self.parameters, strict=True)
         ]
-        self._sums = torch.zeros(TERMS, device=self.device)
+        self._sums = torch.zeros(len(TERMS), device=self.device)
         self._learning_rate = torch.zeros((), device=self.device)
         self._recording: _Recording | None = None
         self._recordable = self.device.type == "cuda" and teacher is None and world.size == 1
@@ -100,8 +100,8 @@ class TrainStep:
             to_sum: numbers to sum over all processes.
 
         Returns:
-            The `TERMS` losses, means over the images, and the gradient's norm, [TERMS + 1], all
-            NaN for a skipped step; and the sums of `to_sum`. Both are on the device and may not
+            The losses named in `TERMS`, means over the images, and the gradient's norm, all NaN
+            for a skipped step; and the sums of `to_sum`. Both are on the device and may not
             be computed yet.
         """
         self._learning_rate.fill_(learning_rate)
@@ -113,7 +113,8 @@ class TrainStep:
         if self.world.size > 1:
             flat = torch.cat([self._flat, self._sums, summed])
             self.world.all_reduce(flat)
-            gradients, sums, summed = torch.split(flat, [len(self._flat), TERMS, len(to_sum)])
+            sizes = [len(self._flat), len(TERMS), len(to_sum)]
+            gradients, sums, summed = torch.split(flat, sizes)
             self._flat.copy_(gradients)
             self._sums.copy_(sums)
         return self._apply(), summed
@@ -202,22 +203,14 @@ class TrainStep:
             loss = temporal_loss(stylized[:moves], again, moved.grid, self.context)
             steady = steady + self.temporal_weight * loss.mean()
         if plain is not None:
-            checkerboard = (
-                checkerboard
-                + self.checkerboard_weight * checkerboard_loss(plain, self.context).mean()
-            )
+            loss = checkerboard_loss(plain, self.context)
+            checkerboard = checkerboard + self.checkerboard_weight * loss.mean()
         total = losses.total_loss + taught + steady + checkerboard
         gradients = torch.autograd.grad(total.sum() / count, self.parameters)
         torch._foreach_add_(self.gradients, gradients)
-        summed = (
-            losses.content_loss,
-            losses.style_loss,
-            losses.tv_loss,
-            taught,
-            steady,
-            checkerboard,
-        )
-        self._sums += torch.stack([term.detach().sum() for term in (*summed, total)]) / count
+        perceptual = losses.content_loss, losses.style_loss, losses.tv_loss
+        terms = *perceptual, taught, steady, checkerboard, total
+        self._sums += torch.stack([term.detach().sum() for term in terms]) / count
 
     def _apply(self) -> Tensor:
         """Update the parameters; return the losses and the gradient's norm."""

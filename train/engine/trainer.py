@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import torch
 from filelock import FileLock, Timeout
 
 from nst.color.transfer import keep_color
-from nst.config import KeepColor
 from nst.errors import NstError
 from nst.infer.runtime.stylizer import Stylizer
 from nst.io.files import replacing
@@ -99,17 +97,14 @@ class TrainResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return values for JSON; paths are relative to the folder."""
+        unchanged = ("steps", "seconds", "device", "peak_memory", "waiting")
         return {
             "model": self.model.name,
             "exported": [e.path.name for e in self.exported],
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
             "score": None if self.score is None else self.score.to_dict(),
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "device": self.device,
-            "peak_memory": self.peak_memory,
-            "waiting": self.waiting,
+            **{name: getattr(self, name) for name in unchanged},
             "skipped": len(self.skipped),
         }
 
@@ -232,12 +227,8 @@ def _train(
             raise
         result = None
         if run is not None:
-            try:
-                result = _finish(
-                    config, loop, run, validator, metadata, styles, content, stage, notice
-                )
-            finally:  # after the export, because the plot takes seconds
-                run.close()
+            with contextlib.closing(run):  # after the export, because the plot takes seconds
+                result = _finish(loop, run, stage)
         result = world.broadcast(result)
         assert result is not None
         return result
@@ -251,28 +242,18 @@ def _open_content(config: TrainConfig, stage: Say) -> Content:
     return open_content(config.content, config.seed, side, report)
 
 
-def _finish(
-    config: TrainConfig,
-    loop: Loop,
-    run: RunFolder,
-    validator: Validator,
-    metadata: dict[str, str],
-    styles: tuple[Array, ...],
-    content: Content,
-    stage: Say,
-    notice: Say,
-) -> TrainResult:
+def _finish(loop: Loop, run: RunFolder, stage: Say) -> TrainResult:
     """Export, check, preview and score the network with the best validation loss."""
     stage("exporting")
-    network, objective, device = loop.network, loop.objective, loop.device
-    memory = peak_memory(device)
-    last, _ = validator()
+    config, content, objective = loop.config, loop.content, loop.objective
+    memory = peak_memory(loop.device)
+    last, _ = run.validator()
     if not last <= run.best:  # NaN included
         if run.best == math.inf:
             raise NstError(NOT_FINITE)
         step = run.load_best()
-        notice(f"the network of step {step} is better than the last: it is the one exported")
-    network = network.cpu().eval()
+        loop.notice(f"the network of step {step} is better than the last: it is the one exported")
+    network = loop.network.cpu().eval()
     photographs = squares(held_out())
     before = mean_losses([image_losses(objective, p, p) for p in photographs])
     repaint = torch_stylizer(network)
@@ -280,13 +261,13 @@ def _finish(
     if not math.isfinite(after.total_loss):
         raise NstError(NOT_FINITE)
     seconds = loop.budget.elapsed
-    metadata = metadata | {
+    metadata = run.header | {
         "steps": str(loop.step),
         "seconds": f"{seconds:.0f}",
         "losses": json.dumps(after.to_dict()),
     }
     name = config.style[0].stem
-    folder = run.path
+    folder, styles = run.path, run.styles
     checkpoint, preview = folder / f"{name}.safetensors", folder / "preview.png"
     save_checkpoint(checkpoint, network, metadata, styles)
     exported = export_precisions(
@@ -299,9 +280,11 @@ def _finish(
     )
     scored = None
     with Stylizer(exported[0].path, provider="cpu") as stylizer:
-        paint: Callable[[Array], Array] = stylizer
-        if (how := stylizer.keep_color) is not None:
-            paint = partial(_in_own_colors, stylizer, how)
+
+        def paint(image: Array) -> Array:
+            how = stylizer.keep_color
+            return stylizer(image) if how is None else keep_color(stylizer(image), image, how)
+
         save_image(preview, preview_sheet(list(styles), paint))
         if config.score:
             stage("scoring")
@@ -325,7 +308,7 @@ def _finish(
         score=scored,
         steps=loop.step,
         seconds=seconds,
-        device=device.type,
+        device=loop.device.type,
         peak_memory=memory,
         waiting=loop.waited / max(seconds, 1e-9),
         skipped=content.skipped,
@@ -335,10 +318,6 @@ def _finish(
         with replacing(folder / RESULT) as beside:
             beside.write_text(json.dumps(result.to_dict(), indent=2))
     return result
-
-
-def _in_own_colors(stylizer: Stylizer, how: KeepColor, image: Array) -> Array:
-    return keep_color(stylizer(image), image, how)
 
 
 @contextlib.contextmanager

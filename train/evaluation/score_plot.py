@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nst.train.evaluation.score import Score
+from nst.train.evaluation.score import ImageLosses, Score
 from nst.train.run.plot import COLORS, INK, label_logarithmic, save_figure
 
 BLUE, RED = COLORS["content"], COLORS["style"]
@@ -64,26 +64,17 @@ def _trade(axes: Axes, score: Score, name: str) -> None:
     content = [x.content_loss / 1e3 for x in curve.values()]
     style = [x.style_loss / 1e3 for x in curve.values()]
     axes.plot(content, style, color=BLUE, linewidth=2, marker="o", markersize=3)
+
+    def label(text: str, losses: ImageLosses, offset: int, size: int, color: str) -> None:
+        place = losses.content_loss / 1e3, losses.style_loss / 1e3
+        away = (offset, offset)
+        axes.annotate(text, place, away, textcoords="offset points", fontsize=size, color=color)
+
     for iteration in (0, 5, 10, 25, 50, 100, 200):
         if iteration in curve:
-            losses = curve[iteration]
-            axes.annotate(
-                str(iteration),
-                (losses.content_loss / 1e3, losses.style_loss / 1e3),
-                xytext=(5, 5),
-                textcoords="offset points",
-                fontsize=8,
-                color=BLUE,
-            )
+            label(str(iteration), curve[iteration], 5, 8, BLUE)
     losses = score.losses
     axes.scatter(losses.content_loss / 1e3, losses.style_loss / 1e3, color=RED, s=40, zorder=3)
-    axes.annotate(
-        name,
-        (losses.content_loss / 1e3, losses.style_loss / 1e3),
-        xytext=(7, 7),
-        textcoords="offset points",
-        fontsize=9,
-        color=RED,
-    )
+    label(name, losses, 7, 9, RED)
     axes.set(yscale="log", xlabel="content loss, thousands", ylabel="style loss, thousands")
     axes.set_title("the optimiser's path, by iterations", fontsize=9, color=INK)

@@ -69,10 +69,7 @@ def channel_moments(
             flat = x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1).astype(np.float64)
             moments = np.stack([flat.mean(1), np.square(flat).mean(1)])
             sums[name] = sums.get(name, 0) + moments / len(photographs)
-    result = {}
-    for name, (mean, square) in sums.items():
-        result[name] = (mean, np.maximum(square - mean**2, 0))
-    return result
+    return {name: (mean, np.maximum(square - mean**2, 0)) for name, (mean, square) in sums.items()}
 
 
 def activations(

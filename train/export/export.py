@@ -21,7 +21,7 @@ from nst.io.images import Array, load_style
 from nst.io.sample_images import held_out
 from nst.models.transformer import TransformerNet
 from nst.system.devices import pick_device
-from nst.train.config import PRECISIONS, check_precisions
+from nst.train.config import check_precisions
 from nst.train.content.dataset import Content, calibration_images, open_content
 from nst.train.export.folding import equalize
 from nst.train.export.graph import transformer_graph
@@ -29,16 +29,6 @@ from nst.train.export.graph_builder import OPSET
 from nst.train.export.macs import count_macs
 from nst.train.export.quantize import to_fp16, to_int8
 from nst.train.run.checkpoint import load_checkpoint
-
-__all__ = [
-    "PRECISIONS",
-    "Exported",
-    "ExportedNet",
-    "export_checkpoint",
-    "export_onnx",
-    "export_precisions",
-    "torch_stylizer",
-]
 
 # Share of uint8 values that must be within 1 of PyTorch's, and the largest difference allowed.
 PARITY_SHARE, PARITY_MOST = 0.999, 3
@@ -166,13 +156,13 @@ def export_precisions(
         if network.receptive_radius is not None:
             about["receptive_radius"] = str(network.receptive_radius)
         model, result = reference, Exported(path, precision)
+        if precision == "fp16":
+            model = to_fp16(reference)
+        elif precision == "int8":
+            photos = calibration()
+            source = transformer_graph(equalize(plain, photos), for_int8=True)
+            model = to_int8(source, photos)
         if precision != "fp32":
-            if precision == "fp16":
-                model = to_fp16(reference)
-            else:
-                photos = calibration()
-                source = transformer_graph(equalize(plain, photos), for_int8=True)
-                model = to_int8(source, photos)
             result = _compare(result, _serialize(model), fp32, photographs, total_loss)
         if result.mean_difference is not None:
             about["mean_difference"] = f"{result.mean_difference:.3f}"

@@ -76,8 +76,7 @@ class GraphBuilder:
 
     def reflect(self, x: str, pad: int) -> str:
         """Pad [N, C, H, W] by reflection on every side."""
-        pads = np.array([0, 0, pad, pad, 0, 0, pad, pad], np.int64)
-        return self.add("Pad", [x, self.constant(pads)], mode="reflect")
+        return self.add("Pad", [x, self.numbers(0, 0, pad, pad, 0, 0, pad, pad)], mode="reflect")
 
     def strip(self, x: str, axis: int, places: range) -> str:
         """Slice `x` along an axis; places below zero are counted from its end."""
@@ -157,18 +156,16 @@ class GraphBuilder:
         Raises:
             ExportError: the module has no ONNX form here.
         """
-        if isinstance(module, ConvLayer):
-            convolution, weight, bias, rest = take_apart(module)
-            if rest and isinstance(rest[0], SubsampledRMSNorm):
-                x = self.normalized_conv(x, weight, bias, rest[0])
-                rest = rest[1:]
-            else:
-                x = self.conv(x, convolution, weight, bias)
-            for child in rest:
-                x = self.module(x, child)
-            return x
         if isinstance(module, nn.Sequential):
-            for child in module:
+            children = list(module)
+            if isinstance(module, ConvLayer):
+                convolution, weight, bias, children = take_apart(module)
+                if children and isinstance(norm := children[0], SubsampledRMSNorm):
+                    x = self.normalized_conv(x, weight, bias, norm)
+                    children = children[1:]
+                else:
+                    x = self.conv(x, convolution, weight, bias)
+            for child in children:
                 x = self.module(x, child)
             return x
         if isinstance(module, ResidualBlock):

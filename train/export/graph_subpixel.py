@@ -153,9 +153,8 @@ class _Statistics:
         """Add the scales of the next normalisation, [N, C]."""
         graph, sides = self.graph, self.graph.numbers(2, 3)
         with graph.exact():
-            weight, epsilon = (
-                graph.constant(as_array(part)) for part in (norm.weight, norm.epsilon)
-            )
+            weight = graph.constant(as_array(norm.weight))
+            epsilon = graph.constant(as_array(norm.epsilon))
             values = graph.add("Cast", [sample], to=TensorProto.FLOAT)
             squares = graph.add("Mul", [values, values])
             mean = graph.add("ReduceMean", [squares, sides], keepdims=0)

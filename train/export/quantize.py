@@ -128,7 +128,9 @@ class _Quantizer:
             if output in self.integer_convs:
                 self._conv(node)
             elif node.op_type in _MOVES and node.input[0] in self.integers:
-                self._move(node)
+                node.input[0] = self.integers[node.input[0]]
+                self.integers[output] = output
+                self.built.append(node)
                 continue
             else:
                 self._float(node)
@@ -205,6 +207,7 @@ class _Quantizer:
         return str([node for node in self.nodes if node.op_type == "Conv"][-1].output[0])
 
     def _chain_down(self, name: str) -> list[str]:
+        """Return the outputs of the nodes that turn the tensor `name` into pixels."""
         chain = []
         while (user := self.consumers[name][0]).op_type in ("Clip", "Round", "Cast"):
             name = user.output[0]
@@ -261,16 +264,10 @@ class _Quantizer:
         if len(node.input) > 2:
             bias, _ = self._rounded_bias(node)
             inputs.append(self._constant(f"{node.input[1]}_bias_integers", bias))
-        output = f"{result}_quantized"
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        self._add("QLinearConv", inputs, output, **attributes)
-        self.integers[result] = output
-
-    def _move(self, node: onnx.NodeProto) -> None:
-        """Move integers instead of floats."""
-        node.input[0] = self.integers[node.input[0]]
-        self.integers[node.output[0]] = node.output[0]
-        self.built.append(node)
+        self.integers[result] = self._add(
+            "QLinearConv", inputs, f"{result}_quantized", **attributes
+        )
 
     def _float(self, node: onnx.NodeProto) -> None:
         integer_sum = node.op_type == "Add" and node.output[0] in self.integer_only
@@ -282,14 +279,11 @@ class _Quantizer:
         self.built.append(node)
 
     def _quantize(self, name: str, params: Params) -> str:
-        output = f"{name}_quantized"
-        self._add("QuantizeLinear", [name, *self._params(params)], output)
-        return output
+        return self._add("QuantizeLinear", [name, *self._params(params)], f"{name}_quantized")
 
     def _dequantize(self, name: str, params: Params) -> str:
         output = f"{name}_float_{len(self.built)}"
-        self._add("DequantizeLinear", [name, *self._params(params)], output)
-        return output
+        return self._add("DequantizeLinear", [name, *self._params(params)], output)
 
     def _dequantize_constant(self, name: str, values: NDArray[Any], scale: Floats) -> str:
         zero = np.zeros(scale.shape, values.dtype)
@@ -298,8 +292,7 @@ class _Quantizer:
             for part, value in (("integers", values), ("scale", scale), ("zero", zero))
         ]
         output = f"{name}_float_{len(self.built)}"
-        self._add("DequantizeLinear", inputs, output, axis=0)
-        return output
+        return self._add("DequantizeLinear", inputs, output, axis=0)
 
     def _params(self, params: Params) -> list[str]:
         scale = self._constant(f"scale_{float(params.scale)!r}", np.asarray(params.scale))
@@ -309,8 +302,9 @@ class _Quantizer:
         self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
-    def _add(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
+    def _add(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         self.built.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
 
 
 def _equalize(model: onnx.ModelProto, photographs: Sequence[Array]) -> None:

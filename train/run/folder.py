@@ -108,7 +108,7 @@ class RunFolder:
     `tensorboard/`, and `checkpoints/` with the last `config.keep` states and the best network.
 
     Args:
-        validate: returns the validation loss of the network, and an image to look at.
+        validator: returns the validation loss of the network, and an image to look at.
         header: metadata of all checkpoints.
         resumed: the state from which an earlier run goes on.
     """
@@ -118,13 +118,13 @@ class RunFolder:
         path: Path,
         config: TrainConfig,
         network: TransformerNet,
-        validate: Callable[[], tuple[float, Array]],
+        validator: Callable[[], tuple[float, Array]],
         header: dict[str, str],
         styles: Sequence[Array],
         resumed: Snapshot | None = None,
     ) -> None:
         self.path, self._config, self._network = path, config, network
-        self._validate, self._header, self._styles = validate, header, styles
+        self.validator, self.header, self.styles = validator, header, styles
         self._folder = path / CHECKPOINTS
         self._best_path = self._folder / "best.safetensors"
         self._saved = time.monotonic()
@@ -152,19 +152,19 @@ class RunFolder:
             return
         self._log.flush()  # first, so that a resumed run finds the rows of every step before
         target = self._folder / f"step-{snapshot.step:07d}.safetensors"
-        save_checkpoint(target, self._network, self._header, self._styles, snapshot)
+        save_checkpoint(target, self._network, self.header, self.styles, snapshot)
         for old in checkpoints(self.path)[self._config.keep :]:
             old.unlink(missing_ok=True)
         self._saved = time.monotonic()
 
     def validate(self, step: int) -> float:
         """Validate the network; keep the image, and the weights if they are the best so far."""
-        loss, image = self._validate()
+        loss, image = self.validator()
         self._log.sample(step, image)
         if loss < self.best:
             self.best = loss
-            header = {**self._header, "step": str(step), "validation_loss": repr(loss)}
-            save_checkpoint(self._best_path, self._network, header, self._styles)
+            header = {**self.header, "step": str(step), "validation_loss": repr(loss)}
+            save_checkpoint(self._best_path, self._network, header, self.styles)
         return loss
 
     def load_best(self) -> int:

@@ -14,43 +14,21 @@ from typing import Any
 from nst.errors import NstError
 from nst.io.files import cannot_write, replacing
 from nst.io.images import Array, save_image
+from nst.train.run.progress import StepFigures
 
 BOARD_SECONDS = 0.25  # between rows for TensorBoard, as each takes about a millisecond
 
 
 @dataclass(frozen=True)
-class LogRow:
+class LogRow(StepFigures):
     """One step of training. Unknown values are None; values that are not finite are kept.
 
     Attributes:
-        step: number of the step, from 1.
-        seconds: time trained so far.
-        images: crops seen so far.
-        learning_rate: learning rate of this step.
-        content_loss, style_loss, tv_loss, teacher_loss, temporal_loss, checkerboard_loss,
-            total_loss: weighted losses of this step's batch.
-        gradient_norm: norm of the gradient before any clipping.
-        images_per_second: pace over the last steps.
-        waiting: share of the time spent waiting for content, 0 to 1.
         gpu_memory: peak memory in GB; None on a CPU.
         validation_loss: loss of the validation photographs; None at steps without validation.
         note: one line about an unusual event, or empty.
     """
 
-    step: int
-    seconds: float
-    images: int
-    learning_rate: float
-    content_loss: float
-    style_loss: float
-    tv_loss: float
-    teacher_loss: float
-    temporal_loss: float
-    checkerboard_loss: float
-    total_loss: float
-    gradient_norm: float
-    images_per_second: float
-    waiting: float
     gpu_memory: float | None
     validation_loss: float | None = None
     note: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -81,42 +82,34 @@ def _losses(axes: Axes, rows: Sequence[LogRow]) -> None:
     shown = rows[:: _stride(rows)]
     steps = [row.step for row in shown]
     edges: list[float] = []
+
+    def add(name: str, steps: Sequence[int], values: Floats, **look: Any) -> None:
+        known = values[~np.isnan(values)]
+        if known.size:
+            axes.plot(steps, values, label=f"{name} {thousands(float(known[-1]))}", **look)
+            edges.extend((known.min(), known.max()))
+
     for name, color in COLORS.items():
         raw = _loggable([getattr(row, f"{name}_loss") for row in shown])
         if np.isnan(raw).all():
             continue
-        line = smooth(raw)
-        width, order = (2.2, 3) if name == "total" else (1.6, 2)
         axes.plot(steps, raw, color=color, alpha=0.22, linewidth=0.7, zorder=1)
-        label = f"{name} {thousands(float(line[~np.isnan(line)][-1]))}"
-        axes.plot(
-            steps,
-            line,
-            color=color,
-            linewidth=width,
-            marker=_marker(shown),
-            markersize=3,
-            zorder=order,
-            label=label,
-        )
-        edges += [np.nanmin(line), np.nanmax(line)]
+        width, order = (2.2, 3) if name == "total" else (1.6, 2)
+        dots = {"marker": _marker(shown), "markersize": 3}
+        add(name, steps, smooth(raw), color=color, linewidth=width, zorder=order, **dots)
     validated = [row for row in rows if row.validation_loss is not None]
-    values = _loggable([row.validation_loss for row in validated])
-    if not np.isnan(values).all():
-        label = f"validation photographs {thousands(float(values[~np.isnan(values)][-1]))}"
-        axes.plot(
-            [row.step for row in validated],
-            values,
-            color="white",
-            linestyle="",
-            marker="o",
-            markersize=6,
-            markeredgecolor=INK,
-            markeredgewidth=1.4,
-            zorder=4,
-            label=label,
-        )
-        edges += [np.nanmin(values), np.nanmax(values)]
+    add(
+        "validation photographs",
+        [row.step for row in validated],
+        _loggable([row.validation_loss for row in validated]),
+        color="white",
+        linestyle="",
+        marker="o",
+        markersize=6,
+        markeredgecolor=INK,
+        markeredgewidth=1.4,
+        zorder=4,
+    )
     axes.set(yscale="log", ylabel="loss, thousands")
     if edges:  # of the smoothed lines, so that one extreme step does not flatten the rest
         axes.set_ylim(min(edges) / 1.5, max(edges) * 1.5)

@@ -9,28 +9,25 @@ from nst.train.run.checkpoint import Snapshot
 
 
 @dataclass(frozen=True)
-class TrainProgress:
-    """One step of training.
+class StepFigures:
+    """The figures of one step of training.
 
     Attributes:
         step: number of the step, from 1.
-        images: crops seen so far, those of this step included.
         seconds: time trained so far.
-        done: share of the budget that is used up, 0 to 1.
+        images: crops seen so far, those of this step included.
+        learning_rate: learning rate of this step.
         content_loss, style_loss, tv_loss, teacher_loss, temporal_loss, checkerboard_loss,
             total_loss: weighted losses of this step's batch; NaN where the step was skipped.
-        gradient_norm: norm of this step's gradient.
-        learning_rate: learning rate of this step.
+        gradient_norm: norm of this step's gradient, before any clipping.
         images_per_second: pace over the last steps.
-        waiting: share of the last steps' time that was spent waiting for content.
-        seconds_left: estimated time to the end.
-        note: one line about an unusual event, or empty.
+        waiting: share of the last steps' time that was spent waiting for content, 0 to 1.
     """
 
     step: int
-    images: int
     seconds: float
-    done: float
+    images: int
+    learning_rate: float
     content_loss: float
     style_loss: float
     tv_loss: float
@@ -39,9 +36,21 @@ class TrainProgress:
     checkerboard_loss: float
     total_loss: float
     gradient_norm: float
-    learning_rate: float
     images_per_second: float
     waiting: float
+
+
+@dataclass(frozen=True)
+class TrainProgress(StepFigures):
+    """One step of training.
+
+    Attributes:
+        done: share of the budget that is used up, 0 to 1.
+        seconds_left: estimated time to the end.
+        note: one line about an unusual event, or empty.
+    """
+
+    done: float
     seconds_left: float
     note: str = ""
 

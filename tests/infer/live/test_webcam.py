@@ -84,8 +84,7 @@ def patient(*sources: Source, **options: Any) -> Camera:
     def waiting() -> bool:
         if not made:
             return True
-        newest = made[0]._newest
-        return newest is not None and newest.number > made[0]._taken and not made[0]._closed
+        return made[0]._newest is not None and not made[0]._closed
 
     def wait(read: Callable[[], tuple[bool, Array | None]]) -> tuple[bool, Array | None]:
         while waiting():
