@@ -32,8 +32,9 @@ from nst.infer.live.camera import Captured
 from nst.infer.live.webcam import WebcamConfig, run_webcam
 from nst.infer.runtime.resize import resized
 from nst.infer.runtime.stylizer import Stylizer
+from nst.infer.video.colors import Colors
 from nst.infer.video.pipeline import VideoProgress, repaint_video
-from nst.infer.video.reader import Colors, Frame, VideoReader
+from nst.infer.video.reader import Frame, VideoReader
 from nst.infer.video.schedule import VideoStyle, VideoStylizer
 from nst.infer.video.temporal import TemporalStylizer
 from nst.infer.video.writer import EncodeConfig, VideoWriter

@@ -37,7 +37,7 @@ def webcam_command(
     keep_color: Annotated[
         Literal[KeepColor, "none"] | None,
         typer.Option(
-            help="Keep each frame's colours; the key c changes the method. Default: the model's."
+            help="Keep each frame's colours; the key c switches this. Default: the model's."
         ),
     ] = None,
     stabilize: StabilizeOption = False,

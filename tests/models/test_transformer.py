@@ -120,14 +120,14 @@ def test_a_constant_image_is_painted_flat_for_any_weights() -> None:
 SUBPIXEL = TransformerConfig(width=4, blocks=1, norm="none", architecture="subpixel")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(32, 75), st.integers(32, 75), st.integers(1, 2), st.booleans())
 def test_keeps_any_size(height: int, width: int, batch: int, small: bool) -> None:
     network = TransformerNet(SUBPIXEL if small else TransformerConfig(width=4, blocks=1))
     assert network(torch.zeros(batch, 3, height, width)).shape == (batch, 3, height, width)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(32, 60), st.integers(32, 60), st.integers(1, 12))
 def test_export_padding_is_reflected_and_cropped(height: int, width: int, pad: int) -> None:
     torch.manual_seed(0)

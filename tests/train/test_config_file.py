@@ -68,7 +68,7 @@ def options(draw: st.DrawFn) -> dict[str, Any]:
     return {"style": tuple(style), **chosen, **budget, **weight}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(options())
 def test_what_is_saved_comes_back(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]

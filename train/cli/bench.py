@@ -31,7 +31,7 @@ SIZES = ("640x480", "1280x720", "1920x1080")
 def bench_command(
     models: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="MODEL", help="ONNX files. Default: every preset, untrained."),
+        typer.Argument(metavar="MODEL...", help="ONNX files. Default: every preset, untrained."),
     ] = None,
     provider: Annotated[
         list[str] | None,

@@ -1,7 +1,8 @@
 """Muon (Jordan et al. 2024): momentum with orthogonalised updates for convolution weights.
 
 In a few hundred steps it reaches the loss of Adam at Adam's best learning rate or a lower one, and
-loses little at two or four times its own best rate, where Adam may diverge (docs/benchmarks.md).
+loses little at two or four times its own best rate, where Adam may diverge
+(docs/design-decisions.md).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from nst.infer.diagnostics.photographs import Stylize
 from nst.infer.diagnostics.strokes import HEIGHTS, stroke_scale
 from nst.io.images import Array, save_image
 
-quick = settings(max_examples=4, deadline=None, derandomize=True)
+quick = settings(max_examples=4, derandomize=True)
 
 
 def identity(image: Array) -> Array:

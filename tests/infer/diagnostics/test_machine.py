@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -26,8 +25,6 @@ from nst.infer.diagnostics.machine import (
 )
 from nst.infer.runtime import providers
 from nst.system import cpu
-from nst.system.cpu import parse_cpuinfo
-from nst.system.quota import quota_threads, usable_cores
 
 posix = pytest.mark.skipif(os.name != "posix", reason="a shell script stands in for nvidia-smi")
 
@@ -40,14 +37,6 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     return path
-
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
 
 
 def test_this_machine() -> None:
@@ -76,60 +65,6 @@ def test_a_bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert here.features == here.gpus == ()
     assert here.versions == {}
     assert here.line
-
-
-def test_cpuinfo() -> None:
-    xeon = "processor\t: 0\nmodel name\t: Xeon: 8\nflags\t\t: fpu avx2 avx512_vnni\n\n"
-    assert parse_cpuinfo(xeon + xeon.replace("8", "9")) == (
-        "Xeon: 8",
-        {"fpu", "avx2", "avx512_vnni"},
-    )
-    arm = "processor\t: 0\nBogoMIPS\t: 243.75\nFeatures\t: fp asimd i8mm\nCPU part\t: 0xd40\n"
-    assert parse_cpuinfo(arm) == ("", {"fp", "asimd", "i8mm"})
-    assert parse_cpuinfo("") == ("", set())
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({}, None),
-        ({"proc/self/cgroup": "0::/\n"}, None),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}, 0.5),
-        (  # the strictest group on the way up counts
-            {
-                "proc/self/cgroup": "0::/a/b\n",
-                "sys/fs/cgroup/a/b/cpu.max": "max 100000",
-                "sys/fs/cgroup/a/cpu.max": "25000 100000",
-                "sys/fs/cgroup/cpu.max": "90000 100000",
-            },
-            0.25,
-        ),
-        (  # in a container the path is the host's, and the mount shows the group itself
-            {
-                "proc/self/cgroup": "4:memory:/docker/1\n3:cpu,cpuacct:/docker/1\n0::/\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "75000\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
-            },
-            0.75,
-        ),
-        (
-            {
-                "proc/self/cgroup": "1:cpu:/\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
-            },
-            None,
-        ),
-    ],
-)
-def test_a_containers_quota(tmp_path: Path, files: dict[str, str], cores: float | None) -> None:
-    expected = len(os.sched_getaffinity(0)) if cores is None else cores
-    root = write(tmp_path, files)
-    assert usable_cores(root) == expected
-    all_of_them = expected == len(os.sched_getaffinity(0))
-    assert quota_threads(root) == (0 if all_of_them else math.ceil(expected))
 
 
 @posix

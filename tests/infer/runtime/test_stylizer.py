@@ -42,7 +42,7 @@ def test_repaints(stylizer: Stylizer, photograph: Array) -> None:
     assert stylizer.name == "Tiny"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 70), st.integers(1, 70))
 def test_any_size_even_below_the_files_least(stylizer: Stylizer, height: int, width: int) -> None:
     image = np.full((height, width, 3), 100, np.uint8)

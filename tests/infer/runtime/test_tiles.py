@@ -23,7 +23,7 @@ from nst.perceptual.tensors import to_tensor
 from nst.train.export.export import export_precisions
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.tuples(st.integers(1, 300), st.integers(1, 300)), st.integers(0, 40), st.integers(8, 120))
 def test_tiles_cover_every_pixel_once(
     size: tuple[int, int], receptive_radius: int, side: int
@@ -119,7 +119,7 @@ def test_large_images_go_in_tiles_by_themselves(
         assert len(reports) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 20_000), st.booleans())
 def test_a_sample_is_patches_from_all_over_the_image(length: int, turn: bool) -> None:
     line = np.arange(length, dtype=np.int64)[:, None, None].repeat(3, 2)

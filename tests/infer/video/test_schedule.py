@@ -67,7 +67,7 @@ def blurred(image: Array) -> Array:
     return np.asarray(cv2.blur(image, (8, 8)), np.uint8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     gaps=st.lists(st.floats(0.05, 3), max_size=3),
     fade=st.one_of(st.just(0.0), st.floats(0.01, 4)),

@@ -213,7 +213,7 @@ def test_a_suffix_that_names_no_image(name: str, tmp_path: Path) -> None:
 WORDS = st.text("ab1._- (+[^$", max_size=4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(before=WORDS, width=st.sampled_from(["", "02", "04", "3"]), after=WORDS)
 def test_what_is_written_is_read_again(before: str, width: str, after: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -270,7 +270,7 @@ def test_no_ghost_after_a_cut() -> None:
     assert found.std() == pytest.approx(5, rel=0.1)  # of one picture, not of several
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 255), st.integers(0, 255))
 def test_a_picture_that_stands_still_is_reached(first: int, last: int) -> None:
     """Within four levels, which is what whole levels leave of a fifth at a time."""
@@ -285,7 +285,7 @@ def test_a_picture_that_stands_still_is_reached(first: int, last: int) -> None:
     assert found[1] == pytest.approx(first + FRESH * (last - first), abs=1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1))
 def test_a_frame_and_a_picture_that_stay_stay_as_they_are(seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (24, 36, 3), np.uint8)

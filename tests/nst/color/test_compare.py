@@ -17,7 +17,7 @@ from nst.io.images import Array
 SMALL = hnp.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12), st.just(3)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SMALL, SMALL)
 def test_distances_are_scipys(image: Array, reference: Array) -> None:
     for smoothing in (0.0, 0.5):

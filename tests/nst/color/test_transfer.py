@@ -63,7 +63,7 @@ def test_mkl_is_the_optimal_map_between_gaussians() -> None:
     assert moved["mkl"] == min(moved.values())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SMALL, SMALL)
 def test_histogram_is_scikit_images(image: Array, reference: Array) -> None:
     expected = match_histograms(
@@ -76,7 +76,7 @@ def test_histogram_is_scikit_images(image: Array, reference: Array) -> None:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 99))
 def test_luminance_leaves_the_chrominance(seed: int) -> None:
     image, reference = colorful(seed) * 1.0, colorful(seed + 100) * 1.0

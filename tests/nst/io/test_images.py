@@ -32,7 +32,7 @@ from nst.io.images import (
 images = hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(images)
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
 def test_lossless_formats_give_back_the_pixels(suffix: str, image: Array) -> None:
@@ -225,7 +225,7 @@ def test_pillows_warnings_reach_the_caller(
         load_image(encode_image(photograph, ".png"))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(images, st.integers(1, 90))
 def test_resizing_gives_the_side_that_is_asked_for(image: Array, side: int) -> None:
     assert min(resize_short(image, side).shape[:2]) == side

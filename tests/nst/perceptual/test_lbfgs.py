@@ -136,7 +136,7 @@ FUNCTIONS = st.one_of(
 )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(FUNCTIONS, min_size=2, max_size=4), st.integers(0, 10_000))
 def test_a_batch_equals_its_samples_alone(functions: list[Function], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

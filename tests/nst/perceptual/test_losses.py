@@ -23,7 +23,7 @@ def numpy_gram(features: np.ndarray) -> np.ndarray:
     return np.stack([f @ f.T for f in flat]) / (c * h * w)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shapes, st.integers(0, 1000), st.booleans())
 def test_gram_matrix(shape: tuple[int, int, int, int], seed: int, channels_last: bool) -> None:
     features = np.random.default_rng(seed).normal(size=shape).astype(np.float32) * 30
@@ -56,7 +56,7 @@ def test_gram_does_not_overflow_in_half_precision(kind: torch.dtype) -> None:
         torch.testing.assert_close(gram_matrix(features), gram)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shapes, st.integers(0, 1000))
 def test_single_losses(shape: tuple[int, int, int, int], seed: int) -> None:
     rng = np.random.default_rng(seed)

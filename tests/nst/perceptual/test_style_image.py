@@ -17,7 +17,7 @@ from nst.perceptual.style_image import MOST_PIECES, cut_pieces, prepare_style, s
 from nst.perceptual.tensors import to_tensor
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 60), st.integers(1, 900))
 def test_pieces_tile_the_image(height: int, width: int) -> None:
     numbers = np.arange(height * width * 3, dtype=np.uint32)
@@ -33,7 +33,7 @@ def test_pieces_tile_the_image(height: int, width: int) -> None:
         assert max(lengths) < 1.2 * short + 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(32, 50), st.integers(32, 5000), st.integers(32, 70), st.booleans())
 def test_pieces_have_the_short_side_and_weights_by_area(
     short: int, long: int, side: int, upright: bool

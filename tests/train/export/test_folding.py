@@ -37,7 +37,7 @@ def gather(x: Tensor, grid: int) -> Tensor:
     return torch.cat(rows, 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(small, small, st.integers(1, 4), st.integers(1, 3), st.integers(0, 99))
 def test_strides_as_blocks(inputs: int, outputs: int, grid: int, blocks: int, seed: int) -> None:
     x = normal(seed, 2, inputs, grid * (blocks + 2), grid * (blocks + 1))
@@ -48,7 +48,7 @@ def test_strides_as_blocks(inputs: int, outputs: int, grid: int, blocks: int, se
     )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.booleans(), st.booleans(), st.integers(0, 99))
 def test_batch_normalisation_goes_into_the_convolution(
     relu: bool, with_bias: bool, seed: int
@@ -69,7 +69,7 @@ def test_batch_normalisation_goes_into_the_convolution(
     torch.testing.assert_close(got.relu() if relu else got, layer(x))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 99))
 def test_equalizing_leaves_the_network_as_it_was(seed: int) -> None:
     """In double precision: the normalisation undoes it, and epsilon goes along."""

@@ -39,7 +39,7 @@ def sessions(norm: Norm) -> list[onnxruntime.InferenceSession]:
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     norm=st.sampled_from(["subsampled_rms", "none"]),
     shape=st.tuples(st.integers(1, 2), st.integers(32, 75), st.integers(32, 75)),

@@ -85,7 +85,7 @@ def test_quality_is_as_heavy_as_is_known() -> None:
     assert count_macs(transformer_graph(network), bare) == pytest.approx(47.2e9, rel=2e-3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),

@@ -234,7 +234,7 @@ def test_weights_keep_to_seven_bits(photographs: list[Array]) -> None:
         assert 2 * 255 * int(np.abs(weight).max()) < 2**15
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(-50, 50), st.floats(0.01, 100), st.booleans(), st.integers(0, 2**32 - 1))
 def test_the_range_holds_zero_and_loses_little(
     mean: float, deviation: float, relu: bool, seed: int

@@ -19,7 +19,7 @@ def scale_of(weight: np.ndarray) -> np.ndarray:
     return (np.abs(weight).max((1, 2, 3)) / MOST).astype(np.float32)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_inputs_that_know_nothing_of_each_other_are_rounded_one_by_one(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -31,7 +31,7 @@ def test_inputs_that_know_nothing_of_each_other_are_rounded_one_by_one(seed: int
     np.testing.assert_array_equal(shift, 0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_inputs_that_go_together_make_up_for_errors(seed: int) -> None:
     rng = np.random.default_rng(seed)

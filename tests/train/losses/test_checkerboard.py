@@ -131,7 +131,7 @@ def test_fields_are_plain_in_photographs_of_any_kind(count: int) -> None:
     assert mixed_statistics(johnson, fields, crops) is None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.tuples(st.integers(8, 40), st.integers(8, 40)), st.integers(0, 99), st.sampled_from([0, 9])
 )

@@ -247,7 +247,7 @@ def by_hand(before: Values, after: Values, down: int, right: int) -> float:
     return total / places
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.tuples(st.integers(4, 13), st.integers(4, 13)),
     st.integers(-3, 3),
