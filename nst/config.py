@@ -22,6 +22,8 @@ PROVIDERS: tuple[str, ...] = get_args(Provider)
 ColorMethod = Literal[
     "reinhard", "idt", "idt_regrain", "mkl", "cholesky", "pca", "luminance", "histogram"
 ]
+# Statistics of VGG-19's features that a style loss compares (see `nst.perceptual.losses`).
+StyleStatistic = Literal["gram", "swd"]
 # Ways in which a repainted photograph keeps its colours (see `nst.color.transfer.keep_color`).
 KeepColor = Literal["luminance", "linear", "histogram"]
 
@@ -118,6 +120,14 @@ class ObjectiveConfig:
         tuple[str, ...], Option("VGG-19 layers of the style loss, with commas.", _EXPERTS)
     ] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
     content_weight: Annotated[float, Option("Weight of the content loss.", _EXPERTS)] = 1.0
+    style_loss: Annotated[
+        StyleStatistic,
+        Option(
+            "Style statistic: gram, the Gram matrices of the papers, or swd, the sliced "
+            "Wasserstein distance.",
+            _LOOK,
+        ),
+    ] = "gram"
     style_weight: Annotated[
         float | None,
         Option(
@@ -164,6 +174,10 @@ class ObjectiveConfig:
             raise UsageError("content and style need at least one layer each")
         if self.content_weight == self.style_weight == 0:
             raise UsageError("content and style weight are both 0: there is nothing to aim at")
+        if self.style_loss not in get_args(StyleStatistic):
+            raise UsageError(
+                f"style loss is {self.style_loss!r}: choose {', '.join(get_args(StyleStatistic))}"
+            )
         if self.keep_color not in (None, *get_args(KeepColor)):
             raise UsageError(
                 f"keep color is {self.keep_color!r}: choose {', '.join(get_args(KeepColor))}"

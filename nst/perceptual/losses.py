@@ -10,18 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from nst.color.transfer import style_in_colors_of
-from nst.config import ObjectiveConfig, check_weights
+from nst.config import ObjectiveConfig, StyleStatistic, check_weights
 from nst.io.images import Array, center_square
 from nst.io.sample_images import training_photographs
 from nst.perceptual.style_image import style_pieces
 from nst.perceptual.tensors import to_tensor
 from nst.perceptual.vgg import VGG19Features
+from nst.perceptual.wasserstein import STYLE_SAMPLES, SlicedWassersteinLoss, sample, share_out
 
 BALANCE_SIDE = 96  # side of the central squares of photographs that are measured
 # Style term of an image that has none of the style, divided by the variance of photographs' content
 # features; chosen by eye on ten paintings.
-STYLE_SHARE = 9.0
-FAINTEST = 0.01  # share of photographs' Gram energy; bounds the weights of a flat style image
+STYLE_SHARES: dict[StyleStatistic, float] = {"gram": 9.0, "swd": 27.0}
+FAINTEST = 0.01  # share of photographs' energy; bounds the weights of a flat style image
+# A training under "swd" compares one position of an image in so many, and at least `FEWEST`.
+POSITION_STRIDE, FEWEST = 64, 256
 
 
 def gram_matrix(features: Tensor) -> Tensor:
@@ -95,8 +98,18 @@ class StyleLoss(nn.Module):
         super().__init__()
         self.register_buffer("target", target)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, _positions: int | None = None) -> Tensor:
+        """Compute the loss of `features`, [B, C, H, W]; all positions count, always."""
         return gram_matrix(features).sub(self.target).square().mean(dim=(1, 2))
+
+    def energy(self) -> float:
+        """Return the loss of features that are 0 everywhere."""
+        return float(self.target.square().mean())
+
+    @staticmethod
+    def energy_of(features: Tensor) -> float:
+        """Return what `energy` is for a style with `features`, [B, C, H, W]."""
+        return float(gram_matrix(features).square().mean())
 
 
 class TVLoss(nn.Module):
@@ -130,7 +143,7 @@ class PerceptualLoss(nn.Module):
 
     Args:
         styles: style images, each float [1, 3, H, W] RGB in [0, 255].
-        style_weights: one per style, to average the Gram matrices; empty for equal parts.
+        style_weights: one per style, to mix their statistics; empty for equal parts.
         config: layers, weights and the VGG-19 to use.
         vgg: the VGG-19 of `config`, if it is loaded already.
 
@@ -152,15 +165,23 @@ class PerceptualLoss(nn.Module):
         layers = (*self.config.content_layers, *self.config.style_layers)
         self.vgg = vgg or VGG19Features(layers, self.config.vgg).to(styles[0].device)
         shares = check_weights("style weights", style_weights, len(styles))
-        grams: dict[str, Tensor] = {}
+        swd = self.config.style_loss == "swd"
+        counts = share_out(shares, STYLE_SAMPLES)
+        found: dict[str, list[Tensor]] = {layer: [] for layer in self.config.style_layers}
         with torch.no_grad():
-            for style, share in zip(styles, shares, strict=True):
-                for layer, features in self.vgg(style, self.config.style_layers).items():
-                    grams[layer] = grams.get(layer, 0) + share * gram_matrix(features)[0]
-        # A weighted mean of targets has the gradient of a weighted sum of losses.
-        self.style_losses = nn.ModuleDict({name: StyleLoss(gram) for name, gram in grams.items()})
+            for style, share, count in zip(styles, shares, counts, strict=True):
+                for layer, x in self.vgg(style, self.config.style_layers).items():
+                    found[layer].append(sample(x, count) if swd else share * gram_matrix(x))
+            joined = {layer: torch.cat(parts) for layer, parts in found.items()}
+            # A weighted mean of Gram matrices has the gradient of a weighted sum of losses.
+            self.style_losses = nn.ModuleDict(
+                {
+                    layer: SlicedWassersteinLoss(x) if swd else StyleLoss(x.sum(0))
+                    for layer, x in joined.items()
+                }
+            )
         fixed = self.config.style_weight
-        weights = self._balance() if fixed is None else dict.fromkeys(grams, fixed)
+        weights = self._balance() if fixed is None else dict.fromkeys(found, fixed)
         # A buffer on the device: a captured CUDA graph then sees the next style's weights.
         self.register_buffer("weights", torch.tensor(list(weights.values())).to(self.vgg.mean))
         self.content = ContentLoss()
@@ -170,9 +191,9 @@ class PerceptualLoss(nn.Module):
     def _balance(self) -> dict[str, float]:
         """Compute weights of the style layers that give every style the same strength.
 
-        A layer counts by the relative error of its Gram matrix, |G - A|² / |A|², and the sum is
-        scaled by the variance of photographs' content features. So a style image of high contrast
-        does not hide the content, and one of low contrast still has an effect.
+        A layer counts by its relative error, such as |G - A|² / |A|² for Gram matrices, and the sum
+        is scaled by the variance of photographs' content features. So a style image of high
+        contrast does not hide the content, and one of low contrast still has an effect.
         """
         config, device = self.config, self.vgg.mean.device
         squares = [center_square(photo, BALANCE_SIDE) for photo in training_photographs()]
@@ -180,13 +201,13 @@ class PerceptualLoss(nn.Module):
         variance = sum(
             float(features[layer].var((0, 2, 3)).mean()) for layer in config.content_layers
         )
-        share = config.style_strength * STYLE_SHARE * variance / len(config.style_layers)
+        strength = config.style_strength * STYLE_SHARES[config.style_loss]
+        share = strength * variance / len(config.style_layers)
         weights = {}
         for layer, module in self.style_losses.items():
-            assert isinstance(module, StyleLoss)
-            energy = float(module.target.square().mean())
-            usual = float(gram_matrix(features[layer]).square().mean())
-            weights[layer] = share / max(energy, FAINTEST * usual)
+            assert isinstance(module, StyleLoss | SlicedWassersteinLoss)
+            usual = module.energy_of(features[layer])
+            weights[layer] = share / max(module.energy(), FAINTEST * usual)
         return weights
 
     @property
@@ -196,9 +217,10 @@ class PerceptualLoss(nn.Module):
 
     @torch.no_grad()
     def aim_at(self, other: PerceptualLoss) -> None:
-        """Copy the style of another objective: its Gram matrices and their weights."""
-        for name in ("weights", *(f"style_losses.{layer}.target" for layer in self.style_losses)):
-            self.get_buffer(name).copy_(other.get_buffer(name))
+        """Copy the style of another objective: its statistics and their weights."""
+        self.weights.copy_(other.weights)
+        for name, buffer in self.style_losses.named_buffers():
+            buffer.copy_(other.style_losses.get_buffer(name))
 
     @torch.no_grad()
     def content_features(self, content: Tensor) -> dict[str, Tensor]:
@@ -211,9 +233,18 @@ class PerceptualLoss(nn.Module):
             content = (content * luma).sum(1, keepdim=True).expand_as(content)
         return self.vgg(content, self.config.content_layers)
 
-    def forward(self, image: Tensor, content_features: Mapping[str, Tensor]) -> Losses:
-        """Compute the losses of `image`, float [B, 3, H, W] RGB in [0, 255]."""
+    def forward(
+        self, image: Tensor, content_features: Mapping[str, Tensor], *, sampled: bool = False
+    ) -> Losses:
+        """Compute the losses of `image`, float [B, 3, H, W] RGB in [0, 255].
+
+        Args:
+            content_features: as `content_features` gives them.
+            sampled: estimate the style loss `swd` at random positions in random directions: fast,
+                and right on average over the steps of a training.
+        """
         config = self.config
+        positions = max(FEWEST, image[0, 0].numel() // POSITION_STRIDE) if sampled else None
         features = self.vgg(image)
         zero = image.new_zeros(len(image), dtype=torch.float32)
         content = zero
@@ -221,7 +252,7 @@ class PerceptualLoss(nn.Module):
             content = content + self.content(features[layer], content_features[layer])
         style = zero
         for weight, (layer, module) in zip(self.weights, self.style_losses.items(), strict=True):
-            style = style + weight * module(features[layer])
+            style = style + weight * module(features[layer], positions)
         tv = self.tv(image) if config.tv_weight else zero
         return Losses(config.content_weight * content, style, config.tv_weight * tv)
 

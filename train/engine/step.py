@@ -189,7 +189,8 @@ class TrainStep:
             self.device.type, torch.bfloat16, enabled=self._autocast, cache_enabled=False
         ):
             stylized, again = self.network(seen, has_context=True).split([len(batch), moves])
-            losses = self.objective(stylized, self.objective.content_features(content))
+            targets = self.objective.content_features(content)
+            losses = self.objective(stylized, targets, sampled=True)
             taught = torch.zeros_like(losses.total_loss)
             if self.teacher is not None:
                 taught = self.teacher(self.network, content, stylized, first)
