@@ -66,16 +66,7 @@ class Muon:
         torch._foreach_mul_(self._momenta, 1 - (1 - MOMENTUM) * active)
         torch._foreach_add_(self._momenta, gradients)
         nesterov = torch._foreach_add(gradients, self._momenta, alpha=MOMENTUM)
-        # Matrices of one shape are iterated as one batch.
-        by_shape: dict[torch.Size, list[int]] = {}
-        for index, gradient in enumerate(gradients):
-            by_shape.setdefault(gradient.shape, []).append(index)
-        updates = list(nesterov)
-        for shape, indices in by_shape.items():
-            matrices = torch.stack([nesterov[index].reshape(shape[0], -1) for index in indices])
-            size = UPDATE_RMS * max(matrices.shape[1:]) ** 0.5
-            for index, update in zip(indices, orthogonalize(matrices) * size, strict=True):
-                updates[index] = update.reshape(shape)
+        updates = _orthogonal_updates(nesterov)
         torch._foreach_mul_(updates, -learning_rate)
         torch._foreach_add_([self._values[index] for index in self._wide], updates)
 
@@ -96,6 +87,28 @@ class Muon:
         updates = torch._foreach_div(self._means, deviations)
         torch._foreach_mul_(updates, -learning_rate / (1 - ADAM_BETAS[0] ** count))
         torch._foreach_add_([self._values[index] for index in self._narrow], updates)
+
+
+def _orthogonal_updates(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Orthogonalise gradients, each seen as a matrix with a row for each output.
+
+    All are iterated as one batch, extended by zeros to one shape: zero rows and columns stay zero,
+    and a GPU needs an eighth of the launches.
+    """
+    flat = [gradient.flatten(1) for gradient in gradients]
+    wide = [x if x.shape[0] <= x.shape[1] else x.mT for x in flat]
+    rows, columns = (max(x.shape[axis] for x in wide) for axis in (0, 1))
+    batch = flat[0].new_zeros(len(wide), rows, columns)
+    corners = [part[: x.shape[0], : x.shape[1]] for part, x in zip(batch, wide, strict=True)]
+    torch._foreach_copy_(corners, wide)
+    results = orthogonalize(batch)
+    updates = []
+    for result, x, gradient in zip(results, flat, gradients, strict=True):
+        short, long = sorted(x.shape)
+        update = result[:short, :long]
+        update = update if x.shape[0] <= x.shape[1] else update.mT
+        updates.append((update * (UPDATE_RMS * long**0.5)).reshape(gradient.shape))
+    return updates
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -124,9 +125,9 @@ class TrainStep:
         if not self._recordable or self.parts > 1:
             return False
         if self._recording is not None:
-            if self._recording.checkerboard_weight == self.checkerboard_weight:
-                return self._recording.fits(batch)
-            self._recording, self._warmed = None, 0
+            if self._recording.fits(batch):
+                return True
+            self._recording, self._warmed = None, 0  # crops or terms of another phase
         self._warmed += 1
         if self._warmed <= WARM_UP_STEPS:
             return False
@@ -172,8 +173,10 @@ class TrainStep:
 
     def _on_device(self, batch: Array) -> Tensor:
         tensor = torch.from_numpy(batch)
-        # A copy from pinned memory does not wait for the work before it.
-        tensor = tensor.pin_memory() if self.device.type == "cuda" else tensor
+        if self.device.type == "cuda":  # a copy from pinned memory does not wait for earlier work
+            pinned = torch.empty(batch.shape, dtype=torch.uint8, pin_memory=True)
+            np.copyto(pinned.numpy(), batch)  # PyTorch's copy would wake a thread on every core
+            tensor = pinned
         return tensor.to(self.device, non_blocking=True)
 
     def _accumulate(self, batch: Tensor, count: int, first: int) -> None:
@@ -243,7 +246,9 @@ class _Recording:
             self._values = update._apply()
 
     def fits(self, batch: Array) -> bool:
-        return batch.shape == self._batch.shape
+        """Return whether the recording computes the next step."""
+        same_terms = self.checkerboard_weight == self._update.checkerboard_weight
+        return same_terms and batch.shape == self._batch.shape
 
     def replay(self, batch: Array) -> Tensor:
         """Run the recorded step on another batch; return its values."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nst.train.engine.muon import ADAM_BETAS, Muon, orthogonalize
+from nst.train.engine.muon import ADAM_BETAS, Muon, _orthogonal_updates, orthogonalize
 
 ACTIVE = torch.tensor(1.0)
 
@@ -23,6 +23,17 @@ def test_orthogonalize_is_near_the_polar_factor(shape: tuple[int, int, int]) -> 
     polar = left @ right
     cosine = (updates * polar).sum((1, 2)) / (updates.norm(dim=(1, 2)) * polar.norm(dim=(1, 2)))
     assert cosine.min() > 0.97
+
+
+def test_gradients_of_many_shapes_are_orthogonalised_one_by_one() -> None:
+    torch.manual_seed(0)
+    shapes = (16, 8, 3, 3), (8, 4), (40, 16), (3, 2, 1, 1), (5, 5)
+    gradients = [torch.randn(shape) for shape in shapes]
+    for update, gradient in zip(_orthogonal_updates(gradients), gradients, strict=True):
+        assert update.shape == gradient.shape
+        matrix = gradient.flatten(1)
+        expected = orthogonalize(matrix[None])[0] * 0.2 * max(matrix.shape) ** 0.5
+        torch.testing.assert_close(update.flatten(1), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_fits_a_convolution_and_a_bias() -> None:
