@@ -23,7 +23,7 @@ ColorMethod = Literal[
     "reinhard", "idt", "idt_regrain", "mkl", "cholesky", "pca", "luminance", "histogram"
 ]
 # Statistics of VGG-19's features that a style loss compares (see `nst.perceptual.losses`).
-StyleStatistic = Literal["gram", "swd"]
+StyleStatistic = Literal["swd", "gram"]
 # Ways in which a repainted photograph keeps its colours (see `nst.color.transfer.keep_color`).
 KeepColor = Literal["luminance", "linear", "histogram"]
 
@@ -123,11 +123,11 @@ class ObjectiveConfig:
     style_loss: Annotated[
         StyleStatistic,
         Option(
-            "Style statistic: gram, the Gram matrices of the papers, or swd, the sliced "
-            "Wasserstein distance.",
+            "Style statistic to match: swd, the sliced Wasserstein distance, or gram, the Gram "
+            "matrices of the papers.",
             _LOOK,
         ),
-    ] = "gram"
+    ] = "swd"
     style_weight: Annotated[
         float | None,
         Option(

@@ -35,7 +35,7 @@ def small_run(style: Path, out: Path | None, /, **more: object) -> TrainConfig:
         "size": 64,
         "batch_size": 2,
         "device": "cpu",
-        "objective": ObjectiveConfig(style_size=64),
+        "objective": ObjectiveConfig(style_loss="gram", style_size=64),
         "learning_rate": 2e-3,
         "samples": 0,
         "save_every": 1e9,  # so that slow machines do not write more checkpoints

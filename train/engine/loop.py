@@ -30,6 +30,7 @@ from nst.train.engine.schedule import (
     LEARNING_RATES,
     Budget,
     schedule,
+    style_scale,
     temporal_weight,
 )
 from nst.train.engine.step import TERMS, TrainStep
@@ -200,7 +201,9 @@ class Loop:
         to_sum = []
         if self.world.size > 1:
             to_sum = [self.budget.clock if self.world.main else 0.0, self._stop]
-        values, summed = self.update(batch, count, self.images, learning_rate, to_sum)
+        values, summed = self.update(
+            batch, count, self.images, learning_rate, to_sum, style_scale=style_scale(done)
+        )
         if to_sum:
             elapsed, self._stop = summed.tolist()
             self.budget.agree(elapsed)

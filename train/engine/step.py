@@ -77,9 +77,10 @@ class TrainStep:
             for part, parameter in zip(torch.split(self._flat, sizes), self.parameters, strict=True)
         ]
         self._sums = torch.zeros(len(TERMS), device=self.device)
-        self._learning_rate = torch.zeros((), device=self.device)
+        self._learning_rate, self._style_scale = torch.zeros(2, device=self.device).unbind()
         self._recording: _Recording | None = None
         self._recordable = self.device.type == "cuda" and teacher is None and world.size == 1
+        self._kind: tuple[tuple[int, ...], float] | None = None  # of the steps since the warm-up
         self._warmed = 0
         self._autocast = fast_bf16(self.device)
 
@@ -90,6 +91,8 @@ class TrainStep:
         first: int,
         learning_rate: float,
         to_sum: Sequence[float] = (),
+        *,
+        style_scale: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Make a step.
 
@@ -99,6 +102,7 @@ class TrainStep:
             first: index of the first of these images.
             learning_rate: learning rate of this step.
             to_sum: numbers to sum over all processes.
+            style_scale: factor of the style loss.
 
         Returns:
             The losses named in `TERMS`, means over the images, and the gradient's norm, all NaN
@@ -106,6 +110,7 @@ class TrainStep:
             be computed yet.
         """
         self._learning_rate.fill_(learning_rate)
+        self._style_scale.fill_(style_scale)
         summed = torch.tensor(to_sum, device=self.device, dtype=torch.float32)
         if self._may_record(batch):
             assert self._recording is not None
@@ -124,10 +129,11 @@ class TrainStep:
         """Return whether a recording fits `batch`; record one after the warm-up."""
         if not self._recordable or self.parts > 1:
             return False
-        if self._recording is not None:
-            if self._recording.fits(batch):
-                return True
-            self._recording, self._warmed = None, 0  # crops or terms of another phase
+        if self._recording is not None and self._recording.fits(batch):
+            return True
+        kind = batch.shape, self.checkerboard_weight
+        if self._kind != kind:  # the first step, or that of another phase
+            self._recording, self._kind, self._warmed = None, kind, 0
         self._warmed += 1
         if self._warmed <= WARM_UP_STEPS:
             return False
@@ -209,10 +215,11 @@ class TrainStep:
         if plain is not None:
             loss = checkerboard_loss(plain, self.context)
             checkerboard = checkerboard + self.checkerboard_weight * loss.mean()
-        total = losses.total_loss + taught + steady + checkerboard
+        style = self._style_scale * losses.style_loss
+        total = losses.content_loss + style + losses.tv_loss + taught + steady + checkerboard
         gradients = torch.autograd.grad(total.sum() / count, self.parameters)
         torch._foreach_add_(self.gradients, gradients)
-        perceptual = losses.content_loss, losses.style_loss, losses.tv_loss
+        perceptual = losses.content_loss, style, losses.tv_loss
         terms = *perceptual, taught, steady, checkerboard, total
         self._sums += torch.stack([term.detach().sum() for term in terms]) / count
 

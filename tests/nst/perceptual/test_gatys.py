@@ -106,7 +106,10 @@ def test_a_tiny_photograph_and_infinite_losses_are_one_line(style: Array) -> Non
 
 
 SHALLOW = ObjectiveConfig(
-    content_layers=("relu2_2",), style_layers=("relu1_2", "relu2_2"), style_size=64
+    content_layers=("relu2_2",),
+    style_layers=("relu1_2", "relu2_2"),
+    style_loss="gram",
+    style_size=64,
 )
 
 

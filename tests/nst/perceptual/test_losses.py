@@ -79,7 +79,7 @@ def test_total_variation() -> None:
 
 def test_perceptual_loss_is_the_weighted_sum(photograph: Array) -> None:
     """The expected value is the docs' objective in float64 NumPy, on VGG's activations."""
-    config = ObjectiveConfig(content_weight=2, style_weight=7, tv_weight=0.5)
+    config = ObjectiveConfig(style_loss="gram", content_weight=2, style_weight=7, tv_weight=0.5)
     style = to_tensor(photograph[::-1, ::2].copy())
     content = to_tensor(photograph)
     image = (content * 0.7 + 20).requires_grad_(True)
@@ -106,7 +106,7 @@ def test_perceptual_loss_is_the_weighted_sum(photograph: Array) -> None:
 
 def test_the_photograph_itself_has_no_content_loss(photograph: Array) -> None:
     content = to_tensor(photograph)
-    objective = PerceptualLoss([content])
+    objective = PerceptualLoss([content], config=ObjectiveConfig(style_loss="gram"))
     losses = objective(content, objective.content_features(content))
     assert losses.total_loss.item() < 1e-3 * 1e3
 
@@ -125,7 +125,7 @@ def test_blended_targets_have_the_gradient_of_blended_losses(photograph: Array) 
         assert isinstance(total, torch.Tensor)
         return torch.autograd.grad(total, image)[0]
 
-    fixed = ObjectiveConfig(style_weight=5)
+    fixed = ObjectiveConfig(style_loss="gram", style_weight=5)
     blended = gradient([(1.0, PerceptualLoss([a, b], shares, fixed))])
     alone = [PerceptualLoss([x], (), fixed) for x in (a, b)]
     summed = gradient([(0.75, alone[0]), (0.25, alone[1])])

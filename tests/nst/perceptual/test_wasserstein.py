@@ -154,5 +154,5 @@ def test_the_optimiser_lowers_it(photograph: Array) -> None:
 
 
 def test_an_unknown_statistic() -> None:
-    with pytest.raises(UsageError, match="style loss is 'mean': choose gram, swd"):
+    with pytest.raises(UsageError, match="style loss is 'mean': choose swd, gram"):
         ObjectiveConfig(style_loss="mean")  # type: ignore[arg-type]

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_runs import make_small, small_run
+from small_runs import SMALL, make_small, small_run, steps_of
 from torch import Tensor
 
-from nst.config import ObjectiveConfig
+from nst.config import ObjectiveConfig, StyleStatistic
 from nst.errors import NstError
 from nst.infer.runtime.stylizer import Stylizer
 from nst.io.images import Array, load_style
@@ -32,6 +32,7 @@ from nst.train.engine import loop as loop_module
 from nst.train.engine import step as update_module
 from nst.train.engine import trainer as trainer_module
 from nst.train.engine.loop import Loop
+from nst.train.engine.schedule import style_scale
 from nst.train.engine.step import TOTAL, TrainStep
 from nst.train.engine.trainer import TrainProgress, TrainResult, resume_style, train_style
 from nst.train.run.checkpoint import load_checkpoint
@@ -522,7 +523,10 @@ def test_a_crop_is_repainted_amid_what_surrounds_it_in_its_photograph(
     """The losses are those of the inside, cut out of the repainted whole."""
     config = TransformerConfig(4, 1, "none", "subpixel", half_channels=4)
     objective = build_objective(
-        [load_style(style_path)], (), ObjectiveConfig(style_size=64), torch.device("cpu")
+        [load_style(style_path)],
+        (),
+        ObjectiveConfig(style_loss="gram", style_size=64),
+        torch.device("cpu"),
     )
     network, context = TransformerNet(config), 2 + 4 * 4
     crop = np.ascontiguousarray(photograph[:80, : 64 + 2 * context - 20])
@@ -543,15 +547,42 @@ def test_a_crop_is_repainted_amid_what_surrounds_it_in_its_photograph(
     seen: list[tuple[int, ...]] = []
     take = TrainStep.__call__
 
-    def watch(update: TrainStep, batch: Array, *rest: Any) -> tuple[Tensor, Tensor]:
+    def watch(update: TrainStep, batch: Array, *rest: Any, **more: Any) -> tuple[Tensor, Tensor]:
         seen.append(batch.shape)
-        return take(update, batch, *rest)
+        return take(update, batch, *rest, **more)
 
     monkeypatch.setattr(TrainStep, "__call__", watch)
     made = TrainConfig(style=(style_path,), steps=1, batch_size=1, size=64)
     content_source = open_content(None, 0, 64 + 2 * context)
     Loop(network, objective, made, content_source).run()
     assert seen == [(1, 64 + 2 * context, 64 + 2 * context, 3)]
+
+
+def test_the_style_comes_after_the_photograph(style_path: Path) -> None:
+    """The style loss begins with no weight: a step then changes the network by the content."""
+    config = small_run(style_path, None, steps=50)
+    objective = build_objective([load_style(style_path)], (), config.objective, torch.device("cpu"))
+    network = TransformerNet(SMALL)
+    steps = steps_of(objective, network, config)
+    shares = [style_scale(step / 50) for step in range(50)]
+    assert shares[:4] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert set(shares[4:]) == {1.0}
+    assert steps[0].style_loss == 0
+    assert 0 < steps[1].style_loss < 0.5 * steps[4].style_loss
+    for step in steps:
+        terms = step.content_loss + step.style_loss + step.temporal_loss + step.checkerboard_loss
+        assert step.total_loss == pytest.approx(terms, rel=1e-4)
+
+
+@pytest.mark.parametrize("statistic", ["swd", "gram"])
+def test_both_style_losses_fall(statistic: StyleStatistic, style_path: Path) -> None:
+    objective = ObjectiveConfig(style_loss=statistic, style_size=64)
+    config = small_run(style_path, None, steps=60, objective=objective)
+    torch.manual_seed(0)
+    network = TransformerNet(SMALL)
+    judge = build_objective([load_style(style_path)], (), objective, torch.device("cpu"))
+    losses = [step.style_loss for step in steps_of(judge, network, config)]
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[5:15])
 
 
 class Replay:
@@ -564,10 +595,11 @@ class Replay:
         if self.fails:
             raise RuntimeError("no capture\nand why")
         self.made.append(len(batch))
-        self.checkerboard_weight = update.checkerboard_weight
+        self.update, self.checkerboard_weight = update, update.checkerboard_weight
 
     def fits(self, batch: Array) -> bool:
-        return len(batch) == self.made[-1]
+        same = self.checkerboard_weight == self.update.checkerboard_weight
+        return same and len(batch) == self.made[-1]
 
     def replay(self, _: Array) -> Tensor:
         return torch.full((8,), 7.0)
@@ -592,12 +624,14 @@ def test_a_step_is_recorded_after_a_warm_up(
         return update(batch, len(batch), 0, 1e-4)[0].tolist() == [7.0] * 8
 
     assert [replayed(batch) for _ in range(5)] == [False] * 3 + [not fails] * 2
-    assert not replayed(batch[:1])  # of another size
     assert [note.endswith("(no capture)") for note in notes] == [True] * fails
     assert Replay.made == [2] * (not fails)
+    # Another size: it is recorded anew.
+    assert [replayed(batch[:1]) for _ in range(5)] == [False] * 3 + [not fails] * 2
+    assert not replayed(batch)
     update.checkerboard_weight = 1.0  # another step: it is recorded anew
     assert [replayed(batch) for _ in range(5)] == [False] * 3 + [not fails] * 2
-    assert Replay.made == [2, 2] * (not fails)
+    assert Replay.made == [2, 1, 2] * (not fails)
     update.parts = 2
     assert not replayed(batch)
 

@@ -335,7 +335,7 @@ def test_a_quarter_of_a_batch_moves() -> None:
 
 @pytest.fixture(scope="module")
 def objective(style_path: Path) -> PerceptualLoss:
-    config = ObjectiveConfig(style_size=64)
+    config = ObjectiveConfig(style_loss="gram", style_size=64)
     return build_objective([load_style(style_path)], (), config, torch.device("cpu"))
 
 
