@@ -172,7 +172,7 @@ def test_the_context_of_an_image_is_seen_and_not_repainted(preset: str, side: in
             whole = network(F.pad(around, [2] * 4), statistics=found)
             inside = slice(context + 2, context + 2 + side)
             got = network(around, statistics=found, has_context=True)
-            torch.testing.assert_close(got, whole[..., inside, inside])
+            torch.testing.assert_close(got, whole[..., inside, inside], rtol=1e-4, atol=0.05)
         else:
             torch.testing.assert_close(got, network(around))
 
