@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-import cv2
 import torch
 from torch import Tensor
 
@@ -161,12 +160,7 @@ class Loop:
         if callback is not None and self.step == 0:
             callback.keep(self.snapshot, now=True)
         try:
-            with (
-                memory_advice("lower the size of the crops"),
-                _one_thread_in_opencv(),
-                closing(stream),
-                self._shared_stop(),
-            ):
+            with memory_advice("lower the size of the crops"), closing(stream), self._shared_stop():
                 while True:
                     asked = time.monotonic()
                     batch = next(stream)
@@ -353,18 +347,3 @@ class Loop:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _one_thread_in_opencv() -> Iterator[None]:
-    """Let OpenCV compute in the calling thread: crops are prepared in several threads already.
-
-    With threads of its own, which spin between calls, a step on an H100 with 16 cores took 1.4
-    times as long.
-    """
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

@@ -7,6 +7,7 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -201,3 +202,18 @@ def test_useless_folders(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_text("x")
     with pytest.raises(NstError, match="1 unreadable or tiny"):
         FolderContent(tmp_path)
+
+
+def test_opencv_has_one_thread_while_crops_are_prepared() -> None:
+    before = cv2.getNumThreads()
+    seen = []
+
+    class Watching(BuiltinContent):
+        def crop(self, index: int, side: int) -> Array:
+            seen.append(cv2.getNumThreads())
+            return super().crop(index, side)
+
+    with closing(batches(Watching(), lambda _: (2, 64), 2)) as stream:
+        next(stream)
+    assert set(seen) == {1}
+    assert cv2.getNumThreads() == before
