@@ -69,8 +69,10 @@ if __name__ == "__main__":
     )
     about = {
         "made_from": json.dumps([Path(name).stem for name in names]),
+        "content": args.content.name if args.content else "built-in",
         "variants": str(args.variants),
         "rounds": f"{args.rounds} of {ROUND} steps",
         "batch_size": str(args.batch_size),
     }
-    save_checkpoint(args.out or FOLDER / f"{args.preset}.safetensors", network, about)
+    # Half precision is enough for a start.
+    save_checkpoint(args.out or FOLDER / f"{args.preset}.safetensors", network.half(), about)

@@ -23,7 +23,7 @@ from nst.models.transformer import TransformerNet
 from nst.perceptual.losses import build_objective
 from nst.system.devices import pick_device
 from nst.train.content.dataset import THREADS, Content, batches
-from nst.train.engine.schedule import schedule, style_scale
+from nst.train.engine.schedule import schedule
 from nst.train.engine.step import TOTAL, TrainStep
 from nst.train.run.checkpoint import load_checkpoint
 
@@ -91,10 +91,7 @@ def train_base(
             update.optimizer.load({})  # its state belongs to another style
             lr = learning_rate * (LAST_LR_SCALE + (1 - LAST_LR_SCALE) * schedule(done))
             for step in range(number * ROUND, (number + 1) * ROUND):
-                first = step * batch_size
-                values, _ = update(
-                    next(stream), batch_size, first, lr, style_scale=style_scale(done)
-                )
+                values, _ = update(next(stream), batch_size, step * batch_size, lr)
             torch._foreach_lerp_(slow, fast, SHARES[0] + (SHARES[1] - SHARES[0]) * done)
             torch._foreach_copy_(fast, slow)
             callback(number + 1, values[TOTAL].item())

@@ -29,7 +29,6 @@ from nst.train.engine.schedule import (
     LEARNING_RATES,
     Budget,
     schedule,
-    style_scale,
     temporal_weight,
 )
 from nst.train.engine.step import TERMS, TrainStep
@@ -195,9 +194,7 @@ class Loop:
         to_sum = []
         if self.world.size > 1:
             to_sum = [self.budget.clock if self.world.main else 0.0, self._stop]
-        values, summed = self.update(
-            batch, count, self.images, learning_rate, to_sum, style_scale=style_scale(done)
-        )
+        values, summed = self.update(batch, count, self.images, learning_rate, to_sum)
         if to_sum:
             elapsed, self._stop = summed.tolist()
             self.budget.agree(elapsed)

@@ -13,7 +13,6 @@ LEARNING_RATES: dict[Architecture, float] = {"johnson": 6e-4, "subpixel": 2.4e-3
 TEMPORAL_WEIGHTS: dict[Architecture, float] = {"johnson": 0.0, "subpixel": 500.0}
 CHECKERBOARD_FROM = 0.7  # of the budget: a network that has settled is cheap to smooth
 WARM_UP = 0.03  # share of the budget in which the learning rate rises
-STYLE_FROM_0 = 0.06  # share of the budget in which the style loss rises to its whole weight
 
 # Training looks at many small crops first. Each phase ends at a share of the budget and divides the
 # side of the crops by a number, by which it multiplies the batch.
@@ -83,15 +82,6 @@ def schedule(done: float) -> float:
     if done < WARM_UP:
         return 0.1 + 0.9 * done / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
-
-
-def style_scale(done: float) -> float:
-    """Return the factor of the style loss when a share `done` of the budget is used up.
-
-    A network that meets the style loss before it can reproduce a photograph may learn to paint a
-    negative: bright things dark, with hardly a higher loss.
-    """
-    return min(1.0, done / STYLE_FROM_0)
 
 
 def temporal_weight(config: TrainConfig, architecture: Architecture) -> float:

@@ -77,7 +77,7 @@ class TrainStep:
             for part, parameter in zip(torch.split(self._flat, sizes), self.parameters, strict=True)
         ]
         self._sums = torch.zeros(len(TERMS), device=self.device)
-        self._learning_rate, self._style_scale = torch.zeros(2, device=self.device).unbind()
+        self._learning_rate = torch.zeros((), device=self.device)
         self._recording: _Recording | None = None
         self._recordable = self.device.type == "cuda" and teacher is None and world.size == 1
         self._kind: tuple[tuple[int, ...], float] | None = None  # of the steps since the warm-up
@@ -91,8 +91,6 @@ class TrainStep:
         first: int,
         learning_rate: float,
         to_sum: Sequence[float] = (),
-        *,
-        style_scale: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Make a step.
 
@@ -102,7 +100,6 @@ class TrainStep:
             first: index of the first of these images.
             learning_rate: learning rate of this step.
             to_sum: numbers to sum over all processes.
-            style_scale: factor of the style loss.
 
         Returns:
             The losses named in `TERMS`, means over the images, and the gradient's norm, all NaN
@@ -110,7 +107,6 @@ class TrainStep:
             be computed yet.
         """
         self._learning_rate.fill_(learning_rate)
-        self._style_scale.fill_(style_scale)
         summed = torch.tensor(to_sum, device=self.device, dtype=torch.float32)
         if self._may_record(batch):
             assert self._recording is not None
@@ -215,11 +211,10 @@ class TrainStep:
         if plain is not None:
             loss = checkerboard_loss(plain, self.context)
             checkerboard = checkerboard + self.checkerboard_weight * loss.mean()
-        style = self._style_scale * losses.style_loss
-        total = losses.content_loss + style + losses.tv_loss + taught + steady + checkerboard
+        total = losses.total_loss + taught + steady + checkerboard
         gradients = torch.autograd.grad(total.sum() / count, self.parameters)
         torch._foreach_add_(self.gradients, gradients)
-        perceptual = losses.content_loss, style, losses.tv_loss
+        perceptual = losses.content_loss, losses.style_loss, losses.tv_loss
         terms = *perceptual, taught, steady, checkerboard, total
         self._sums += torch.stack([term.detach().sum() for term in terms]) / count
 

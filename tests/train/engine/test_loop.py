@@ -32,7 +32,6 @@ from nst.train.engine import loop as loop_module
 from nst.train.engine import step as update_module
 from nst.train.engine import trainer as trainer_module
 from nst.train.engine.loop import Loop
-from nst.train.engine.schedule import style_scale
 from nst.train.engine.step import TOTAL, TrainStep
 from nst.train.engine.trainer import TrainProgress, TrainResult, resume_style, train_style
 from nst.train.run.checkpoint import load_checkpoint
@@ -556,22 +555,6 @@ def test_a_crop_is_repainted_amid_what_surrounds_it_in_its_photograph(
     content_source = open_content(None, 0, 64 + 2 * context)
     Loop(network, objective, made, content_source).run()
     assert seen == [(1, 64 + 2 * context, 64 + 2 * context, 3)]
-
-
-def test_the_style_comes_after_the_photograph(style_path: Path) -> None:
-    """The style loss begins with no weight: a step then changes the network by the content."""
-    config = small_run(style_path, None, steps=50)
-    objective = build_objective([load_style(style_path)], (), config.objective, torch.device("cpu"))
-    network = TransformerNet(SMALL)
-    steps = steps_of(objective, network, config)
-    shares = [style_scale(step / 50) for step in range(50)]
-    assert shares[:4] == pytest.approx([0, 1 / 3, 2 / 3, 1])
-    assert set(shares[4:]) == {1.0}
-    assert steps[0].style_loss == 0
-    assert 0 < steps[1].style_loss < 0.5 * steps[4].style_loss
-    for step in steps:
-        terms = step.content_loss + step.style_loss + step.temporal_loss + step.checkerboard_loss
-        assert step.total_loss == pytest.approx(terms, rel=1e-4)
 
 
 @pytest.mark.parametrize("statistic", ["swd", "gram"])
