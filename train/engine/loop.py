@@ -194,7 +194,9 @@ class Loop:
         to_sum = []
         if self.world.size > 1:
             to_sum = [self.budget.clock if self.world.main else 0.0, self._stop]
-        values, summed = self.update(batch, count, self.images, learning_rate, to_sum)
+        values, summed = self.update(
+            batch, count, self.images, learning_rate, to_sum, number=self.step
+        )
         if to_sum:
             elapsed, self._stop = summed.tolist()
             self.budget.agree(elapsed)
@@ -306,6 +308,7 @@ class Loop:
         state = {"random.cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             state["random.cuda"] = torch.cuda.get_rng_state()
+        state["last_terms"] = self.update.last_terms.clone()
         for name, value in self.update.optimizer.tensors().items():
             state[_OPTIMIZER + name] = value.clone()
         return Snapshot(
@@ -325,6 +328,7 @@ class Loop:
         self.update.optimizer.load(
             {k.removeprefix(_OPTIMIZER): v for k, v in state if k.startswith(_OPTIMIZER)}
         )
+        self.update.last_terms.copy_(snapshot.state["last_terms"])
         torch.set_rng_state(snapshot.state["random.cpu"])
         if self.device.type == "cuda" and "random.cuda" in snapshot.state:
             torch.cuda.set_rng_state(snapshot.state["random.cuda"])

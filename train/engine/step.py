@@ -8,7 +8,9 @@ processes or in parts is not recorded.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,9 +28,12 @@ from nst.train.losses.checkerboard import checkerboard_loss, mixed_statistics, p
 from nst.train.losses.temporal import move, moving, temporal_loss
 
 TERMS = ("content", "style", "tv", "teacher", "temporal", "checkerboard", "total")  # the losses
-TOTAL = TERMS.index("total")
+TOTAL, TEMPORAL = TERMS.index("total"), TERMS.index("temporal")
 BF16_FEATURES = {"avx512_bf16", "amx_bf16"}  # CPU features that make bfloat16 fast
 WARM_UP_STEPS = 3  # before a step is recorded: the libraries choose their kernels in these
+# These losses are part of one step in so many, with as many times their weight: on average they
+# count the same, and the other steps are faster.
+TEMPORAL_EVERY, CHECKERBOARD_EVERY = 2, 4
 
 
 class TrainStep:
@@ -48,6 +53,8 @@ class TrainStep:
         gradients: gradients of the last step, one for each parameter; 0 where not finite.
         checkerboard_weight: weight of the checkerboard loss; 0 for none. It may change from step
             to step.
+        last_terms: the last temporal and checkerboard losses, on the device; steps without them
+            report these.
     """
 
     def __init__(
@@ -78,10 +85,12 @@ class TrainStep:
         ]
         self._sums = torch.zeros(len(TERMS), device=self.device)
         self._learning_rate = torch.zeros((), device=self.device)
-        self._recording: _Recording | None = None
+        self.last_terms = torch.zeros(2, device=self.device)
+        self._terms = _Terms()
+        self._recordings: dict[_Terms, _Recording] = {}
         self._recordable = self.device.type == "cuda" and teacher is None and world.size == 1
-        self._kind: tuple[tuple[int, ...], float] | None = None  # of the steps since the warm-up
-        self._warmed = 0
+        self._warmed: Counter[_Terms] = Counter()  # steps of each kind since the crops' last change
+        self._shape: tuple[int, ...] = ()
         self._autocast = fast_bf16(self.device)
 
     def __call__(
@@ -91,6 +100,8 @@ class TrainStep:
         first: int,
         learning_rate: float,
         to_sum: Sequence[float] = (),
+        *,
+        number: int = 0,
     ) -> tuple[Tensor, Tensor]:
         """Make a step.
 
@@ -100,6 +111,7 @@ class TrainStep:
             first: index of the first of these images.
             learning_rate: learning rate of this step.
             to_sum: numbers to sum over all processes.
+            number: number of the step, which decides the losses that are part of it.
 
         Returns:
             The losses named in `TERMS`, means over the images, and the gradient's norm, all NaN
@@ -108,9 +120,15 @@ class TrainStep:
         """
         self._learning_rate.fill_(learning_rate)
         summed = torch.tensor(to_sum, device=self.device, dtype=torch.float32)
-        if self._may_record(batch):
-            assert self._recording is not None
-            return self._recording.replay(batch), summed
+        self._terms = _Terms(
+            self.temporal_weight,
+            self.checkerboard_weight,
+            temporal=self.temporal_weight > 0 and number % TEMPORAL_EVERY == 0,
+            checkerboard=self.checkerboard_weight > 0 and number % CHECKERBOARD_EVERY == 0,
+        )
+        recording = self._recorded(batch)
+        if recording is not None:
+            return recording.replay(batch), summed
         self._gradients_of(batch, count, first)
         if self.world.size > 1:
             flat = torch.cat([self._flat, self._sums, summed])
@@ -121,31 +139,34 @@ class TrainStep:
             self._sums.copy_(sums)
         return self._apply(), summed
 
-    def _may_record(self, batch: Array) -> bool:
-        """Return whether a recording fits `batch`; record one after the warm-up."""
+    def _recorded(self, batch: Array) -> _Recording | None:
+        """Return the recording of such a step, made after a warm-up; None if there is none."""
         if not self._recordable or self.parts > 1:
-            return False
-        if self._recording is not None and self._recording.fits(batch):
-            return True
-        kind = batch.shape, self.checkerboard_weight
-        if self._kind != kind:  # the first step, or that of another phase
-            self._recording, self._kind, self._warmed = None, kind, 0
-        self._warmed += 1
-        if self._warmed <= WARM_UP_STEPS:
-            return False
+            return None
+        if batch.shape != self._shape:  # crops of another phase
+            self._recordings.clear()
+            self._warmed.clear()
+            self._shape = batch.shape
+        terms = self._terms
+        if terms in self._recordings:
+            return self._recordings[terms]
+        self._warmed[terms] += 1
+        if self._warmed[terms] <= WARM_UP_STEPS:
+            return None
         try:
-            self._recording = _Recording(self, batch)
-            return True
+            self._recordings[terms] = _Recording(self, batch)
+            return self._recordings[terms]
         except RuntimeError as error:
             why = str(error).partition("\n")[0]
         self._recordable = False
         self.release()
         self.notice(f"steps can't be recorded as a CUDA graph and take about twice as long ({why})")
-        return False
+        return None
 
     def release(self) -> None:
         """Release the memory that only the next step would need."""
-        self._recording = None
+        self._recordings.clear()
+        self._warmed.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -186,7 +207,7 @@ class TrainStep:
         has_context = batch.permute(0, 3, 1, 2).float()  # a view of NHWC: channels_last already
         inside = slice(self.context, -self.context or None)
         content = has_context[..., inside, inside].contiguous(memory_format=torch.channels_last)
-        moves = moving(len(batch)) if self.temporal_weight else 0
+        moves = moving(len(batch)) if self._terms.temporal else 0
         moved = move(has_context[:moves]) if moves else None
         seen = has_context if moved is None else torch.cat([has_context, moved.crops])
         # No cache: each weight is cast once anyway, and a recording can't use an earlier cast.
@@ -200,17 +221,18 @@ class TrainStep:
             if self.teacher is not None:
                 taught = self.teacher(self.network, content, stylized, first)
             plain = None
-            if self.checkerboard_weight:
+            if self._terms.checkerboard:
                 fields = plain_fields(has_context, self.context)
                 statistics = mixed_statistics(self.network, fields, has_context)
                 plain = self.network(fields, statistics=statistics, has_context=True)
         steady, checkerboard = torch.zeros_like(taught), torch.zeros_like(taught)
         if moved is not None:
             loss = temporal_loss(stylized[:moves], again, moved.grid, self.context)
-            steady = steady + self.temporal_weight * loss.mean()
+            steady = steady + TEMPORAL_EVERY * self.temporal_weight * loss.mean()
         if plain is not None:
             loss = checkerboard_loss(plain, self.context)
-            checkerboard = checkerboard + self.checkerboard_weight * loss.mean()
+            weight = CHECKERBOARD_EVERY * self.checkerboard_weight
+            checkerboard = checkerboard + weight * loss.mean()
         total = losses.total_loss + taught + steady + checkerboard
         gradients = torch.autograd.grad(total.sum() / count, self.parameters)
         torch._foreach_add_(self.gradients, gradients)
@@ -220,11 +242,30 @@ class TrainStep:
 
     def _apply(self) -> Tensor:
         """Update the parameters; return the losses and the gradient's norm."""
+        self._average_terms()
         values = torch.cat([self._sums, self._flat.norm()[None]])
         finite = torch.isfinite(values).all()
         self._flat.nan_to_num_(0, 0, 0).mul_(finite)
         self.optimizer.step(self.gradients, self._learning_rate, finite.float())
         return torch.where(finite, values, torch.nan)
+
+    def _average_terms(self) -> None:
+        """Report the temporal and checkerboard losses as their means over the steps."""
+        terms = self._terms
+        for place, (weight, measured, every) in enumerate(
+            (
+                (terms.temporal_weight, terms.temporal, TEMPORAL_EVERY),
+                (terms.checkerboard_weight, terms.checkerboard, CHECKERBOARD_EVERY),
+            )
+        ):
+            term, last = self._sums[TEMPORAL + place], self.last_terms[place]
+            self._sums[TOTAL] -= term  # stays NaN if the term is
+            if measured:
+                term /= every
+                last.copy_(torch.where(term.isfinite(), term, last))
+            elif weight:
+                term.copy_(last)
+            self._sums[TOTAL] += term
 
 
 def fast_bf16(device: torch.device) -> bool:
@@ -234,11 +275,21 @@ def fast_bf16(device: torch.device) -> bool:
     return not BF16_FEATURES.isdisjoint(read_cpu()[1])
 
 
+@dataclass(frozen=True)
+class _Terms:
+    """Which losses a step has besides the perceptual ones, and their weights over all steps."""
+
+    temporal_weight: float = 0.0
+    checkerboard_weight: float = 0.0
+    temporal: bool = False
+    checkerboard: bool = False
+
+
 class _Recording:
-    """A step as a CUDA graph, for batches of one size."""
+    """A step as a CUDA graph, for batches of one size and one choice of losses."""
 
     def __init__(self, update: TrainStep, batch: Array) -> None:
-        self._update, self.checkerboard_weight = update, update.checkerboard_weight
+        self._update = update
         self._batch = torch.empty(batch.shape, dtype=torch.uint8, device=update.device)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
@@ -246,11 +297,6 @@ class _Recording:
             update._sums.zero_()
             update._accumulate(self._batch, len(batch), 0)
             self._values = update._apply()
-
-    def fits(self, batch: Array) -> bool:
-        """Return whether the recording computes the next step."""
-        same_terms = self.checkerboard_weight == self._update.checkerboard_weight
-        return same_terms and batch.shape == self._batch.shape
 
     def replay(self, batch: Array) -> Tensor:
         """Run the recorded step on another batch; return its values."""

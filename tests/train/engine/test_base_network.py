@@ -11,10 +11,12 @@ from small_runs import make_small, small_run
 
 from nst.config import ObjectiveConfig
 from nst.errors import ModelError
-from nst.io.images import Array, load_style
-from nst.models.config import TransformerConfig, preset_config
+from nst.io.images import Array, center_square, load_style
+from nst.io.sample_images import held_out
+from nst.models.config import PRESETS, TransformerConfig, preset_config
 from nst.models.transformer import TransformerNet
 from nst.perceptual.losses import build_objective
+from nst.perceptual.tensors import to_tensor
 from nst.train.content.dataset import open_content
 from nst.train.engine import base_network as base
 from nst.train.engine.base_network import base_network, train_base, varied
@@ -96,17 +98,17 @@ def test_a_base_of_another_shape_or_a_damaged_one(
         base_network("small")
 
 
-@pytest.mark.parametrize(
-    ("preset", "has"), [("balanced", True), ("fast", True), ("quality", False)]
-)
-def test_the_package_has_bases(preset: str, has: bool) -> None:
-    """Of today's shape, finite, and painting something."""
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_package_has_bases(preset: str) -> None:
+    """Of today's shape, in float32, and painting something: light where the photograph is light."""
     network = base_network(preset)
-    assert (network is not None) is has
-    if network is not None:
-        assert network.config == preset_config(preset)
-        image = torch.linspace(0, 255, 64).expand(1, 3, 64, 64)
-        with torch.no_grad():
-            painted = network.eval()(image)
-        assert torch.isfinite(painted).all()
-        assert painted.std() > 10
+    assert network is not None
+    assert network.config == preset_config(preset)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    photograph = center_square(held_out()[0], 96)
+    with torch.no_grad():
+        painted = network.eval()(to_tensor(photograph))
+    assert torch.isfinite(painted).all()
+    assert painted.std() > 10
+    grey = painted.mean((0, 1)).numpy()
+    assert np.corrcoef(grey.ravel(), photograph.mean(2).ravel())[0, 1] > 0.5
