@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +279,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, style_path: Path) -> Pa
     torch.manual_seed(1)
     network = TransformerNet(TransformerConfig(width=4, blocks=1))
     path = tmp_path_factory.mktemp("run") / "stripes.safetensors"
-    save_checkpoint(path, network, {"title": "Stripes"}, [load_image(style_path)])
+    config = {"objective": asdict(ObjectiveConfig(style_size=64)), "style_weights": []}
+    metadata = {"title": "Stripes", "config": json.dumps(config)}
+    save_checkpoint(path, network, metadata, [load_image(style_path)])
     return path
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STYLE_SAMPLES = 8192  # positions of the style images that stand for all of them
+STYLE_SAMPLES = 4096  # positions of the style images that stand for all of them
 POSITIONS = 4096  # positions of an image that are compared when nothing is drawn at random
 DIRECTIONS = 48  # directions that are drawn for each step of a training
 

@@ -59,6 +59,7 @@ def train_base(
     learning_rate: float = 1.8e-3,
     seed: int = 0,
     device: Device = "auto",
+    config: ObjectiveConfig | None = None,
     callback: Callable[[int, float], None] = lambda *_: None,
 ) -> TransformerNet:
     """Find weights from which `ROUND` steps lower the loss of any style far (Reptile).
@@ -67,12 +68,13 @@ def train_base(
         styles: style images, HWC uint8 RGB; each round takes another one.
         content: content that is opened for crops of `side` with the context of the network.
         side: side of the crops without that context, pixels.
+        config: the objective; None for the default.
         callback: called after each round with the number of rounds and the last total loss.
     """
     where = pick_device(device)
     torch.manual_seed(seed)
     network = TransformerNet(preset_config(preset)).to(where).to(memory_format=torch.channels_last)
-    config = ObjectiveConfig()
+    config = config or ObjectiveConfig()
     objective = build_objective(styles[:1], (), config, where)
     objectives = [build_objective([s], (), config, where, objective.vgg) for s in styles]
     objective = objective.to(memory_format=torch.channels_last)

@@ -73,6 +73,7 @@ def test_training_makes_a_start_that_helps(
         side=64,
         learning_rate=5e-3,
         device="cpu",
+        config=ObjectiveConfig(style_size=64),
         callback=lambda *report: reports.append(report),
     )
     assert [rounds for rounds, _ in reports] == [1, 2, 3, 4, 5, 6]
