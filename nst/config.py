@@ -148,7 +148,7 @@ class ObjectiveConfig:
             "Short side in pixels at which VGG-19 sees the style image, instead of --stroke.",
             _EXPERTS,
         ),
-    ] = 512
+    ] = 384
     vgg: Annotated[
         str,
         Option(

@@ -140,7 +140,7 @@ def test_the_options_of_train_are_those_of_its_config(style_path: Path, trained:
         style=(Path("a.jpg"), Path("b.jpg")),
         style_weights=(3, 1),
         content=Path("coco"),
-        objective=ObjectiveConfig(style_size=768, style_strength=2, style_layers=("relu1_1",)),
+        objective=ObjectiveConfig(style_size=576, style_strength=2, style_layers=("relu1_1",)),
         precisions=("int8", "fp16"),
         max_memory=6,
         teacher="optimizer",

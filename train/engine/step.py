@@ -89,8 +89,8 @@ class TrainStep:
         self._terms = _Terms()
         self._recordings: dict[_Terms, _Recording] = {}
         self._recordable = self.device.type == "cuda" and teacher is None and world.size == 1
-        self._warmed: Counter[_Terms] = Counter()  # steps of each kind since the crops' last change
-        self._shape: tuple[int, ...] = ()
+        self._warmed: Counter[_Terms] = Counter()  # steps of each kind in this phase
+        self._phase: object = None
         self._autocast = fast_bf16(self.device)
 
     def __call__(
@@ -143,10 +143,11 @@ class TrainStep:
         """Return the recording of such a step, made after a warm-up; None if there is none."""
         if not self._recordable or self.parts > 1:
             return None
-        if batch.shape != self._shape:  # crops of another phase
+        phase = batch.shape, self.temporal_weight, self.checkerboard_weight
+        if phase != self._phase:  # crops of another size, or the checkerboard loss begins
             self._recordings.clear()
             self._warmed.clear()
-            self._shape = batch.shape
+            self._phase = phase
         terms = self._terms
         if terms in self._recordings:
             return self._recordings[terms]
