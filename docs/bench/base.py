@@ -2,6 +2,7 @@
 
     python docs/bench/base.py STYLES [--content PHOTOGRAPHS] [--preset balanced] [--variants 8]
         [--rounds 60] [--without wave starry_night …] [--out models/base/balanced.safetensors]
+        [--style-size 384] [--style-strength 1]
 
 STYLES is a folder of paintings. Each gets variants: parts of it, turned, with its colours exchanged
 or inverted. `--without` leaves out the paintings on which the base network is to be tested.
@@ -15,10 +16,12 @@ import argparse
 import json
 import time
 from collections import deque
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from nst.config import ObjectiveConfig
 from nst.io.images import image_names, load_style
 from nst.models.config import preset_config
 from nst.train.content.dataset import open_content
@@ -35,6 +38,8 @@ if __name__ == "__main__":
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1.8e-3)
+    parser.add_argument("--style-size", type=int, default=ObjectiveConfig().style_size)
+    parser.add_argument("--style-strength", type=float, default=1.0)
     parser.add_argument("--without", nargs="*", default=[])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
@@ -46,6 +51,7 @@ if __name__ == "__main__":
         parser.error(f"{args.styles} holds no style image, or none is left")
     paintings = [load_style(args.styles / name) for name in names]
     styles = [*paintings, *(varied(p, rng) for p in paintings for _ in range(args.variants))]
+    config = ObjectiveConfig(style_size=args.style_size, style_strength=args.style_strength)
     start = time.monotonic()
 
     losses = deque[float](maxlen=len(styles))
@@ -65,11 +71,13 @@ if __name__ == "__main__":
         side=args.size,
         learning_rate=args.lr,
         seed=args.seed,
+        config=config,
         callback=report,
     )
     about = {
         "made_from": json.dumps([Path(name).stem for name in names]),
         "content": args.content.name if args.content else "built-in",
+        "objective": json.dumps(asdict(config)),
         "variants": str(args.variants),
         "rounds": f"{args.rounds} of {ROUND} steps",
         "batch_size": str(args.batch_size),

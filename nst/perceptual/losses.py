@@ -20,7 +20,7 @@ from nst.perceptual.wasserstein import STYLE_SAMPLES, SlicedWassersteinLoss, sam
 
 BALANCE_SIDE = 96  # side of the central squares of photographs that are measured
 # Style term of an image that has none of the style, divided by the variance of photographs' content
-# features; chosen by eye on ten paintings.
+# features; chosen by eye (docs/look.md).
 STYLE_SHARES: dict[StyleStatistic, float] = {"gram": 9.0, "swd": 15.0}
 FAINTEST = 0.01  # share of photographs' energy; bounds the weights of a flat style image
 # A training under "swd" compares one position of an image in so many, and at least `FEWEST`.
