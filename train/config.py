@@ -81,7 +81,11 @@ class TrainConfig:
     device: Annotated[Device, Option("Device to train on.", _MACHINE)] = "auto"
     batch_size: Annotated[
         int | None,
-        Option("Crops in a step, over all processes. Default: 4 on a GPU, 1 on a CPU.", _MACHINE),
+        Option(
+            "Crops of full size in a step, over all processes; smaller ones at first, more of them. "
+            "Default: 4 on a GPU, 1 on a CPU.",
+            _MACHINE,
+        ),
     ] = None
     max_memory: Annotated[
         float | None, Option("Most GPU memory to take, GB. Default: all.", _MACHINE)
