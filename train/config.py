@@ -82,7 +82,7 @@ class TrainConfig:
     batch_size: Annotated[
         int | None,
         Option(
-            "Crops of full size in a step, over all processes; smaller ones at first, more of them. "
+            "Crops of full size in a step, over all processes; smaller ones at first, and more. "
             "Default: 4 on a GPU, 1 on a CPU.",
             _MACHINE,
         ),
