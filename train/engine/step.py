@@ -121,8 +121,6 @@ class TrainStep:
         self._learning_rate.fill_(learning_rate)
         summed = torch.tensor(to_sum, device=self.device, dtype=torch.float32)
         self._terms = _Terms(
-            self.temporal_weight,
-            self.checkerboard_weight,
             temporal=self.temporal_weight > 0 and number % TEMPORAL_EVERY == 0,
             checkerboard=self.checkerboard_weight > 0 and number % CHECKERBOARD_EVERY == 0,
         )
@@ -255,8 +253,8 @@ class TrainStep:
         terms = self._terms
         for place, (weight, measured, every) in enumerate(
             (
-                (terms.temporal_weight, terms.temporal, TEMPORAL_EVERY),
-                (terms.checkerboard_weight, terms.checkerboard, CHECKERBOARD_EVERY),
+                (self.temporal_weight, terms.temporal, TEMPORAL_EVERY),
+                (self.checkerboard_weight, terms.checkerboard, CHECKERBOARD_EVERY),
             )
         ):
             term, last = self._sums[TEMPORAL + place], self.last_terms[place]
@@ -278,10 +276,8 @@ def fast_bf16(device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class _Terms:
-    """Which losses a step has besides the perceptual ones, and their weights over all steps."""
+    """Which losses a step has besides the perceptual ones."""
 
-    temporal_weight: float = 0.0
-    checkerboard_weight: float = 0.0
     temporal: bool = False
     checkerboard: bool = False
 

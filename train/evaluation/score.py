@@ -286,7 +286,9 @@ def trained_objective(
         config = json.loads(metadata["config"])
         values = config["objective"]
         layers = {key: tuple(values[key]) for key in ("content_layers", "style_layers")}
-        return ObjectiveConfig(**{**values, **layers}), tuple(config["style_weights"])
+        # Models of version 0.2.0 and before name no style loss: theirs were Gram matrices.
+        given = {"style_loss": "gram", **values, **layers}
+        return ObjectiveConfig(**given), tuple(config["style_weights"])
     except (KeyError, TypeError, ValueError):  # made by another program or version
         return ObjectiveConfig(), ()
 

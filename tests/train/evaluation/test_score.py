@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -331,3 +331,13 @@ def test_the_objective_of_the_training_is_read_from_the_model() -> None:
     assert weights == (0.3, 0.7)
     for bad in ({}, {"config": "{"}, {"config": '{"objective": {"wibble": 1}}'}):
         assert trained_objective(bad) == (ObjectiveConfig(), ())
+
+
+def test_a_model_that_names_no_style_loss_had_gram_matrices() -> None:
+    values = asdict(ObjectiveConfig())
+    for named, expected in ((True, "swd"), (False, "gram")):
+        config = {"objective": dict(values), "style_weights": []}
+        if not named:
+            del config["objective"]["style_loss"]
+        objective, _ = trained_objective({"config": json.dumps(config)})
+        assert objective.style_loss == expected
