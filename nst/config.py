@@ -64,7 +64,8 @@ def check_number(
         bound = f"{'above' if above else 'of at least'} {least:g}"
         if most != math.inf:
             bound += f" and at most {most:g}"
-        raise UsageError(f"{name} is {value:g}: it must be a finite number {bound}")
+        kind = "whole" if whole else "finite"
+        raise UsageError(f"{name} is {value:g}: it must be a {kind} number {bound}")
 
 
 def check_numbers(config: object, *names: str, **bounds: Any) -> None:
@@ -91,9 +92,9 @@ def check_weights(name: str, weights: Sequence[float], count: int) -> tuple[floa
     if not weights:
         return (1 / count,) * count
     if len(weights) != count:
-        raise UsageError(
-            f"{name} has {len(weights)} numbers for {count} style images: give one each"
-        )
+        numbers = "one number" if len(weights) == 1 else f"{len(weights)} numbers"
+        images = "one style image" if count == 1 else f"{count} style images"
+        raise UsageError(f"{name} has {numbers} for {images}: give one each")
     for weight in weights:
         check_number(name, weight)
     total = sum(weights)

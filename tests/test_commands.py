@@ -92,7 +92,7 @@ def test_bad_weights(option: str, value: str, style_path: Path, tmp_path: Path) 
     ("arguments", "word"),
     [
         (["--style-weights", "a,b"], "0.7,0.3"),
-        (["--style-weights", "1,2"], "2 numbers for 1"),
+        (["--style-weights", "1,2"], "2 numbers for one style image"),
         (["--preset", "splendid"], "quality"),
         (["--steps", "0"], "steps"),
         (["--seconds", "nan"], "seconds"),

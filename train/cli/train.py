@@ -121,6 +121,8 @@ def train_command(
     say(f"preview  {result.preview}")
     report_exports(result.exported)
     say(f"try it   nst image PHOTO.jpg --style {result.model} --out PAINTED.jpg")
+    if result.interrupted:
+        say(f"go on    nst train --resume {result.folder}")
 
 
 def _place(result: TrainResult) -> str:
