@@ -124,8 +124,8 @@ class ObjectiveConfig:
     style_loss: Annotated[
         StyleStatistic,
         Option(
-            "Style statistic to match: swd, the sliced Wasserstein distance, or gram, the Gram "
-            "matrices of the papers.",
+            "Style statistic to match: swd, the sliced Wasserstein distance of features and "
+            "colours, or gram, the Gram matrices of the papers.",
             _LOOK,
         ),
     ] = "swd"

@@ -2,6 +2,7 @@
 
     python docs/bench/blind.py sheets PAIRS.json PHOTOGRAPHS --out DIR [--each 8] [--seed 0]
     python docs/bench/blind.py tally DIR/key.json VERDICTS.csv …
+    python docs/bench/blind.py page PAIRS.json PHOTOGRAPHS NAME … --out PAGE.jpg
 
 PAIRS.json is a list of {"question", "style", "a", "b"}: a name, the style image, and two models or
 folders of finished pictures (PHOTOGRAPH.png). `sheets` writes DIR/001.png … and DIR/key.json. A
@@ -25,10 +26,19 @@ from typing import Any
 import numpy as np
 
 from nst.infer.runtime.stylizer import Stylizer
-from nst.io.images import Array, image_names, load_image, load_style, resize_short, save_image
+from nst.io.images import (
+    Array,
+    center_square,
+    image_names,
+    load_image,
+    load_style,
+    resize_short,
+    save_image,
+)
 
 EDGE = 8  # pixels that are cut off every photograph
 GAP = 16
+TILE = 400  # side of a tile on a page
 TOP = 300  # height of the style image and the photograph on a sheet
 
 
@@ -86,6 +96,19 @@ def make_sheets(args: argparse.Namespace) -> None:
     print(f"{len(key)} sheets in {args.out}")
 
 
+def make_page(args: argparse.Namespace) -> None:
+    """Draw a row for each pair: style, photograph, b, a. The names take turns."""
+    rows = []
+    for number, pair in enumerate(json.loads(args.pairs.read_text())):
+        name = args.names[number % len(args.names)]
+        (path,) = args.photographs.glob(f"{name}.*")
+        photograph = np.ascontiguousarray(load_image(path)[EDGE:-EDGE, EDGE:-EDGE])
+        painted = [paint(Path(pair[side]), {name: photograph})[name] for side in "ba"]
+        tiles = [center_square(x, TILE) for x in (load_style(pair["style"]), photograph, *painted)]
+        rows.append(np.hstack([np.pad(x, ((0, 4), (0, 4), (0, 0))) for x in tiles]))
+    save_image(args.out, np.vstack(rows))
+
+
 def tally(args: argparse.Namespace) -> None:
     """Print the table of the verdicts."""
     key = json.loads(args.key.read_text())
@@ -118,6 +141,12 @@ def main() -> None:
     sheets.add_argument("--each", type=int, default=8)
     sheets.add_argument("--seed", type=int, default=0)
     sheets.set_defaults(run=make_sheets)
+    page = commands.add_parser("page")
+    page.add_argument("pairs", type=Path)
+    page.add_argument("photographs", type=Path)
+    page.add_argument("names", nargs="+")
+    page.add_argument("--out", type=Path, required=True)
+    page.set_defaults(run=make_page)
     counted = commands.add_parser("tally")
     counted.add_argument("key", type=Path)
     counted.add_argument("verdicts", type=Path, nargs="+")

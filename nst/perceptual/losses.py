@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nst.color.transfer import style_in_colors_of
-from nst.config import ObjectiveConfig, StyleStatistic, check_weights
+from nst.config import ObjectiveConfig, check_weights
 from nst.io.images import Array, center_square
 from nst.io.sample_images import training_photographs
 from nst.perceptual.style_image import style_pieces
@@ -20,8 +20,11 @@ from nst.perceptual.wasserstein import STYLE_SAMPLES, SlicedWassersteinLoss, sam
 
 BALANCE_SIDE = 96  # side of the central squares of photographs that are measured
 # Style term of an image that has none of the style, divided by the variance of photographs' content
-# features; chosen by eye (docs/look.md).
-STYLE_SHARES: dict[StyleStatistic, float] = {"gram": 9.0, "swd": 15.0}
+# features; chosen by eye (docs/look.md). Shared by the style layers; under "swd" the colours of the
+# pixels count as much as a layer does, in addition.
+STYLE_SHARE = 9.0
+COLORS = "colors"  # name of the pixels among the style layers
+MID_GREY = 127.5
 FAINTEST = 0.01  # share of photographs' energy; bounds the weights of a flat style image
 # A training under "swd" compares one position of an image in so many, and at least `FEWEST`.
 POSITION_STRIDE, FEWEST = 64, 256
@@ -167,11 +170,14 @@ class PerceptualLoss(nn.Module):
         shares = check_weights("style weights", style_weights, len(styles))
         swd = self.config.style_loss == "swd"
         counts = share_out(shares, STYLE_SAMPLES)
-        found: dict[str, list[Tensor]] = {layer: [] for layer in self.config.style_layers}
+        compared = (*self.config.style_layers, *([COLORS] if swd else []))
+        found: dict[str, list[Tensor]] = {layer: [] for layer in compared}
         with torch.no_grad():
             for style, share, count in zip(styles, shares, counts, strict=True):
-                for layer, x in self.vgg(style, self.config.style_layers).items():
-                    found[layer].append(sample(x, count) if swd else share * gram_matrix(x))
+                features = self._features(style, self.config.style_layers)
+                for layer, parts in found.items():
+                    x = features[layer]
+                    parts.append(sample(x, count) if swd else share * gram_matrix(x))
             joined = {layer: torch.cat(parts) for layer, parts in found.items()}
             # A weighted mean of Gram matrices has the gradient of a weighted sum of losses.
             self.style_losses = nn.ModuleDict(
@@ -187,6 +193,10 @@ class PerceptualLoss(nn.Module):
         self.content = ContentLoss()
         self.tv = TVLoss()
 
+    def _features(self, image: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Compute the activations of VGG-19, and the colours around mid-grey."""
+        return {COLORS: image - MID_GREY, **self.vgg(image, layers)}
+
     @torch.no_grad()
     def _balance(self) -> dict[str, float]:
         """Compute weights of the style layers that give every style the same strength.
@@ -197,12 +207,11 @@ class PerceptualLoss(nn.Module):
         """
         config, device = self.config, self.vgg.mean.device
         squares = [center_square(photo, BALANCE_SIDE) for photo in training_photographs()]
-        features = self.vgg(torch.cat([to_tensor(square) for square in squares]).to(device))
+        features = self._features(torch.cat([to_tensor(square) for square in squares]).to(device))
         variance = sum(
             float(features[layer].var((0, 2, 3)).mean()) for layer in config.content_layers
         )
-        strength = config.style_strength * STYLE_SHARES[config.style_loss]
-        share = strength * variance / len(config.style_layers)
+        share = config.style_strength * STYLE_SHARE * variance / len(config.style_layers)
         weights = {}
         for layer, module in self.style_losses.items():
             assert isinstance(module, StyleLoss | SlicedWassersteinLoss)
@@ -212,7 +221,7 @@ class PerceptualLoss(nn.Module):
 
     @property
     def layer_weights(self) -> dict[str, float]:
-        """Return the weight of each style layer's loss."""
+        """Return the weight of each style layer's loss; under `swd` that of the colours, too."""
         return dict(zip(self.style_losses, self.weights.tolist(), strict=True))
 
     @torch.no_grad()
@@ -245,7 +254,7 @@ class PerceptualLoss(nn.Module):
         """
         config = self.config
         positions = max(FEWEST, image[0, 0].numel() // POSITION_STRIDE) if sampled else None
-        features = self.vgg(image)
+        features = self._features(image)
         zero = image.new_zeros(len(image), dtype=torch.float32)
         content = zero
         for layer in config.content_layers:

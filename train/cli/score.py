@@ -140,8 +140,14 @@ def _table(result: Score, name: str) -> str:
         values = losses.content_loss, losses.style_loss, losses.total_loss
         lines.append(f"{label:28}" + "".join(f"{thousands(value):>10}" for value in values))
     photographs = f"{count} photographs" if count > 1 else "one photograph"
+    look, before = result.look, result.look_before
     lines.append(f"{result.words()}, on {photographs} at 256×256")
     if result.beyond:
         last = max(p.curve.iterations[-1] for p in result.photographs)
         lines.append(f"better than all {last} iterations on {result.beyond} of them")
+    lines.append(
+        f"look: colours {look.color_distance:.1f} levels from the painting's "
+        f"(photographs: {before.color_distance:.1f}), edges kept {look.edges_kept:.2f}, "
+        f"grain {look.grain:.1f} levels ({before.grain:.1f})"
+    )
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from nst.io.images import Array, center_square, resize_short
 from nst.perceptual.gatys import BatchProgress, optimize_batch
 from nst.perceptual.losses import PerceptualLoss
 from nst.perceptual.tensors import to_tensor
+from nst.train.evaluation.look import Look, look, mean_look
 
 EVALUATION_SIDE = 256  # side of the centre squares of photographs that are scored
 ITERATIONS = 100
@@ -94,12 +95,16 @@ class PhotographScore:
         beyond: whether the model is better than the whole curve; `equivalent_iterations` is then a
             lower bound.
         curve: the optimiser's curve.
+        look: the look of the stylized photograph.
+        look_before: that of the photograph itself.
     """
 
     losses: ImageLosses
     equivalent_iterations: float
     beyond: bool
     curve: Curve
+    look: Look
+    look_before: Look
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,16 @@ class Score:
         """Return the mean losses of the photographs themselves."""
         return mean_losses([photograph.curve.losses[0] for photograph in self.photographs])
 
+    @property
+    def look(self) -> Look:
+        """Return the mean look of the stylized photographs."""
+        return mean_look([photograph.look for photograph in self.photographs])
+
+    @property
+    def look_before(self) -> Look:
+        """Return the mean look of the photographs themselves."""
+        return mean_look([photograph.look_before for photograph in self.photographs])
+
     def curve(self) -> dict[int, ImageLosses]:
         """Return the optimiser's mean losses at the milestones that all photographs have."""
         shortest = min(len(photograph.curve.iterations) for photograph in self.photographs)
@@ -162,12 +177,15 @@ class Score:
             "beyond": self.beyond,
             "losses": self.losses.to_dict(),
             "before": self.before.to_dict(),
+            "look": asdict(self.look),
+            "look_before": asdict(self.look_before),
             "curve": {str(k): losses.to_dict() for k, losses in self.curve().items()},
             "photographs": [
                 {
                     "equivalent_iterations": p.equivalent_iterations,
                     "beyond": p.beyond,
                     **p.losses.to_dict(),
+                    "look": asdict(p.look),
                 }
                 for p in self.photographs
             ],
@@ -239,14 +257,24 @@ def score(
             callback(ScoreProgress(before + 1, count, iteration, iterations, at_once))
 
     report(0, 1, 0)
-    losses = [image_losses(objective, photo, stylize(photo)) for photo in photographs]
+    images = [stylize(photo) for photo in photographs]
+    losses = [
+        image_losses(objective, photo, image)
+        for photo, image in zip(photographs, images, strict=True)
+    ]
     goals = [0.0 if whole_curve else x.total_loss for x in losses]
     named = objective_key(styles, style_weights, objective)
     keys = [_curve_key(photo, named) for photo in photographs]
     curves = _optimizer_curves(photographs, objective, iterations, goals, keys, report)
     results = [
-        PhotographScore(x, *curve.equivalent_iterations(x.total_loss), curve)
-        for x, curve in zip(losses, curves, strict=True)
+        PhotographScore(
+            x,
+            *curve.equivalent_iterations(x.total_loss),
+            curve,
+            look(image, photo, styles),
+            look(photo, photo, styles),
+        )
+        for x, curve, image, photo in zip(losses, curves, images, photographs, strict=True)
     ]
     return Score(tuple(results), objective.config)
 

@@ -14,11 +14,12 @@ from nst.errors import UsageError
 from nst.io.images import Array
 from nst.perceptual import wasserstein
 from nst.perceptual.gatys import optimize
-from nst.perceptual.losses import PerceptualLoss
+from nst.perceptual.losses import COLORS, PerceptualLoss
 from nst.perceptual.tensors import to_tensor
 from nst.perceptual.wasserstein import SlicedWassersteinLoss, sample, share_out, spread
 
 SWD = ObjectiveConfig(style_loss="swd")
+GRAM = ObjectiveConfig(style_loss="gram")
 
 
 def squared_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -140,6 +141,26 @@ def test_the_weights_do_not_depend_on_contrast(photograph: Array) -> None:
     before, after = objective._balance(), doubled._balance()
     for layer, weight in before.items():
         assert after[layer] == pytest.approx(weight / 4, rel=1e-4)
+
+
+def test_the_colours_count_as_much_as_a_layer(photograph: Array) -> None:
+    """A grey image has the greatest error in the colours; Gram matrices compare none."""
+    objective = PerceptualLoss([to_tensor(photograph)], config=SWD)
+    assert list(objective.style_losses) == [*SWD.style_layers, COLORS]
+    most = {
+        layer: objective.layer_weights[layer] * module.energy()  # type: ignore[operator, union-attr]
+        for layer, module in objective.style_losses.items()
+    }
+    assert most[COLORS] == pytest.approx(most["relu1_2"], rel=1e-4)
+    assert COLORS not in PerceptualLoss([to_tensor(photograph)], config=GRAM).style_losses
+
+    colors = objective.style_losses[COLORS]
+    own, grey = (to_tensor(x) - 127.5 for x in (photograph, np.full_like(photograph, 127)))
+    assert isinstance(colors, SlicedWassersteinLoss)
+    assert float(colors(own)) < 0.01 * colors.energy()
+    # Grey differs from the style by the style's variation around it.
+    expected = float((own - grey).square().mean())
+    assert float(colors(grey)) == pytest.approx(expected, rel=0.05)
 
 
 def test_the_optimiser_lowers_it(photograph: Array) -> None:

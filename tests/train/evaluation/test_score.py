@@ -23,6 +23,7 @@ from nst.perceptual import gatys
 from nst.perceptual.gatys import optimize, optimize_batch
 from nst.perceptual.losses import PerceptualLoss, build_objective
 from nst.train.evaluation import score as scoring
+from nst.train.evaluation.look import Look
 from nst.train.evaluation.score import (
     Curve,
     ImageLosses,
@@ -298,8 +299,14 @@ def test_words() -> None:
     photographs = squares([np.zeros((64, 64, 3), np.uint8)])
     assert photographs[0].shape == (64, 64, 3)
     made = curve(1000, 100, 10)
-    one = scoring.PhotographScore(ImageLosses(0, 50, 0), *made.equivalent_iterations(50), made)
-    best = scoring.PhotographScore(ImageLosses(0, 5, 0), *made.equivalent_iterations(5), made)
+    looks = Look(10, 0.5, 3), Look(30, 1, 1)
+    one, best = (
+        scoring.PhotographScore(
+            ImageLosses(0, loss, 0), *made.equivalent_iterations(loss), made, *looks
+        )
+        for loss in (50, 5)
+    )
+    assert Score((one, best), CONFIG).look == looks[0]
     assert Score((one, one), CONFIG).words() == "worth 1.2 ± 0.0 iterations of the optimiser"
     assert Score((best, best), CONFIG).words().startswith("worth at least 2.0")
     assert Score((one, best), CONFIG).words().startswith("worth at least 1.6")
