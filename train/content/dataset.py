@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -274,9 +275,8 @@ def batches(
             batch[i] = content.crop(index, side)
         return batch
 
-    opencv_threads = cv2.getNumThreads()
-    with ThreadPoolExecutor(workers, thread_name_prefix="nst-content") as pool:
-        cv2.setNumThreads(1)
+    # OpenCV gets its threads back when the last worker has ended.
+    with _single_threaded_opencv(), ThreadPoolExecutor(workers, "nst-content") as pool:
         queue: deque[Future[Array]] = deque()
         step, images = start_step, start_image
         try:
@@ -289,4 +289,13 @@ def batches(
         finally:
             for future in queue:
                 future.cancel()
-            cv2.setNumThreads(opencv_threads)
+
+
+@contextmanager
+def _single_threaded_opencv() -> Generator[None, None, None]:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
