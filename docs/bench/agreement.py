@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,21 +39,25 @@ def differences(
         (pair["question"], Path(pair["style"]).stem): pair for pair in json.loads(pairs.read_text())
     }
     rows = [row for path in verdicts for row in csv.DictReader(path.read_text().splitlines())]
-    painted: dict[tuple[str, str], Array] = {}
+    needed = defaultdict[tuple[str, str], set[str]](set)  # photographs for each model and style
+    for row in rows:
+        about = sheets[row["sheet"].zfill(3)]
+        pair = models[about["question"], about["style"]]
+        for side in "ab":
+            needed[pair[side], pair["style"]].add(about["photograph"])
+    looks = {}
+    for (model, path), names in needed.items():
+        style = load_style(path)
+        for name, image in paint(Path(model), {n: photographs[n] for n in sorted(names)}).items():
+            looks[model, name] = asdict(look(image, photographs[name], [style]))
     found = []
     for row in rows:
         about = sheets[row["sheet"].zfill(3)]
         pair = models[about["question"], about["style"]]
-        name, choice = about["photograph"], row["choice"].strip().lower()
+        choice = row["choice"].strip().lower()
         if choice == "equal":
             continue
-        measured = {}
-        for side in "ab":
-            place = pair[side], name
-            if place not in painted:
-                painted[place] = paint(Path(pair[side]), {name: photographs[name]})[name]
-            style = load_style(pair["style"])
-            measured[side] = asdict(look(painted[place], photographs[name], [style]))
+        measured = {side: looks[pair[side], about["photograph"]] for side in "ab"}
         won, lost = ("a", "b") if choice == about["a"] else ("b", "a")
         ahead = {
             n: (measured[won][n] - measured[lost][n]) * (-1 if n in LOWER_IS_BETTER else 1)
