@@ -334,7 +334,8 @@ def test_a_disk_that_fills_up_ends_the_recording(suffix: str, shown: bool, tmp_p
     said: list[str] = []
     options: dict[str, Any] = {"record": path, "say": said.append}
     with full_disk(200_000):
-        source = patient(Noise(170, 0.02))
+        # A second of the file, which is all or nothing, must fit well: 25 frames, not 50.
+        source = patient(Noise(170, 0.04))
         if shown:
             result = live([Paint(add=0)], source, Window(), **options)
             assert result.captured == 170
