@@ -20,11 +20,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from blind import EDGE, paint
+from blind import paint, without_edges
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from nst.io.images import Array, image_names, load_image, load_style
+from nst.io.images import Array, load_style
 from nst.train.evaluation.look import look
 
 LOWER_IS_BETTER = {"color_distance", "grain"}
@@ -87,12 +87,7 @@ def main() -> None:
     parser.add_argument("first", type=Path, nargs="+")
     parser.add_argument("--more", type=Path, nargs="+", action="append", default=[])
     args = parser.parse_args()
-    photographs = {
-        Path(name).stem: np.ascontiguousarray(
-            load_image(args.photographs / name)[EDGE:-EDGE, EDGE:-EDGE]
-        )
-        for name in image_names(args.photographs)
-    }
+    photographs = without_edges(args.photographs)
     rows = []
     for pairs, key, *verdicts in (args.first, *args.more):
         rows += differences(photographs, pairs, key, verdicts)

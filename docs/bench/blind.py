@@ -42,6 +42,14 @@ TILE = 400  # side of a tile on a page
 TOP = 300  # height of the style image and the photograph on a sheet
 
 
+def without_edges(folder: Path) -> dict[str, Array]:
+    """Load photographs and cut their border off: name -> HWC uint8 RGB."""
+    return {
+        Path(name).stem: np.ascontiguousarray(load_image(folder / name)[EDGE:-EDGE, EDGE:-EDGE])
+        for name in sorted(image_names(folder))
+    }
+
+
 def paint(source: Path, photographs: dict[str, Array]) -> dict[str, Array]:
     """Repaint photographs with a model, or read the finished pictures of a folder."""
     if source.is_dir():
@@ -68,12 +76,7 @@ def sheet(style: Array, photograph: Array, left: Array, right: Array) -> Array:
 def make_sheets(args: argparse.Namespace) -> None:
     """Write the sheets and the key."""
     rng = np.random.default_rng(args.seed)
-    photographs = {
-        Path(name).stem: np.ascontiguousarray(
-            load_image(args.photographs / name)[EDGE:-EDGE, EDGE:-EDGE]
-        )
-        for name in sorted(image_names(args.photographs))
-    }
+    photographs = without_edges(args.photographs)
     pages: list[tuple[dict[str, Any], Array]] = []
     for pair in json.loads(args.pairs.read_text()):
         style = load_style(pair["style"])
@@ -98,11 +101,11 @@ def make_sheets(args: argparse.Namespace) -> None:
 
 def make_page(args: argparse.Namespace) -> None:
     """Draw a row for each pair: style, photograph, b, a. The names take turns."""
+    photographs = without_edges(args.photographs)
     rows = []
     for number, pair in enumerate(json.loads(args.pairs.read_text())):
         name = args.names[number % len(args.names)]
-        (path,) = args.photographs.glob(f"{name}.*")
-        photograph = np.ascontiguousarray(load_image(path)[EDGE:-EDGE, EDGE:-EDGE])
+        photograph = photographs[name]
         painted = [paint(Path(pair[side]), {name: photograph})[name] for side in "ba"]
         tiles = [center_square(x, TILE) for x in (load_style(pair["style"]), photograph, *painted)]
         rows.append(np.hstack([np.pad(x, ((0, 4), (0, 4), (0, 0))) for x in tiles]))

@@ -1,6 +1,6 @@
 """Compare our recipe of training with that of most other trainers: loss against time.
 
-    python docs/bench/recipes.py STYLE.jpg CONTENT PHOTOGRAPHS [--seconds 290] [--marks 60 120 290]
+    python docs/bench/recipes.py STYLE.jpg CONTENT PHOTOGRAPHS [--seconds 290] [--marks 60 120]
         [--ours quality:content:60 quality:builtin:60 balanced:builtin:60] [--out DIR]
 
 The peers' recipe is that of PyTorch's example fast_neural_style: the network of Johnson et al.,
@@ -19,7 +19,7 @@ import argparse
 import copy
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -33,13 +33,13 @@ from nst.models.config import PRESETS
 from nst.models.transformer import TransformerNet
 from nst.perceptual.losses import PerceptualLoss, build_objective
 from nst.perceptual.style_image import prepare_style
-from nst.perceptual.tensors import to_tensor
 from nst.system.devices import pick_device
 from nst.train.config import TrainConfig
 from nst.train.content.dataset import THREADS, batches, open_content
 from nst.train.engine.base_network import base_network
 from nst.train.engine.loop import Loop
-from nst.train.evaluation.score import squares
+from nst.train.evaluation.score import image_losses, mean_losses, squares
+from nst.train.export.export import torch_stylizer
 from nst.train.run.checkpoint import save_checkpoint
 
 BATCH, SIDE, RATE = 4, 256, 1e-3
@@ -74,15 +74,18 @@ class Peers:
         self.adam.step()
 
     def milliseconds(self) -> float:
-        """Time the steps, launched kernel by kernel."""
+        """Time the steps, launched kernel by kernel, on a stream beside, as a recording wants."""
         ready = [self._next() for _ in range(32)]
-        for number in range(WARM_UP + TIMED):
-            if number == WARM_UP:
-                wait(self.device)
-                start = time.perf_counter()
-            self.batch.copy_(ready[number % len(ready)])
-            self.step()
         wait(self.device)
+        cuda = self.device.type == "cuda"
+        with torch.cuda.stream(torch.cuda.Stream()) if cuda else nullcontext():
+            for number in range(WARM_UP + TIMED):
+                if number == WARM_UP:
+                    wait(self.device)
+                    start = time.perf_counter()
+                self.batch.copy_(ready[number % len(ready)])
+                self.step()
+            wait(self.device)
         return 1000 * (time.perf_counter() - start) / TIMED
 
     def train(self, steps: int) -> None:
@@ -116,22 +119,16 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-@torch.no_grad()
 def judge(network: TransformerNet, objective: PerceptualLoss, photographs: list[Array]) -> str:
     """Return three cells: content, style and total loss in thousands."""
-    terms = []
-    network.eval()
-    for photograph in photographs:
-        content = to_tensor(photograph).to(objective.weights.device)
-        painted = network(content).clamp(0, 255).round()
-        losses = objective(painted, objective.content_features(content))
-        terms.append(torch.stack([losses.content_loss, losses.style_loss, losses.total_loss]))
-    network.train()
-    means = torch.stack(terms).mean((0, 2)) / 1000
-    return " | ".join(f"{value:.1f}" for value in means.tolist())
+    repaint = torch_stylizer(copy.deepcopy(network).cpu())
+    found = mean_losses([image_losses(objective, p, repaint(p)) for p in photographs])
+    values = found.content_loss, found.style_loss, found.total_loss
+    return " | ".join(f"{value / 1000:.1f}" for value in values)
 
 
 def keep(network: TransformerNet, folder: Path | None, name: str, style: Array) -> None:
+    """Save the network as a checkpoint; without a folder do nothing."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         small = copy.deepcopy(network).cpu().half()

@@ -194,8 +194,11 @@ class PerceptualLoss(nn.Module):
         self.tv = TVLoss()
 
     def _features(self, image: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Compute the activations of VGG-19, and the colours around mid-grey."""
-        return {COLORS: image - MID_GREY, **self.vgg(image, layers)}
+        """Compute the activations of VGG-19, and under `swd` the colours around mid-grey."""
+        features = self.vgg(image, layers)
+        if self.config.style_loss == "swd":
+            features[COLORS] = image - MID_GREY
+        return features
 
     @torch.no_grad()
     def _balance(self) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
@@ -210,8 +211,10 @@ def test_opencv_has_one_thread_while_crops_are_prepared() -> None:
 
     class Watching(BuiltinContent):
         def crop(self, index: int, side: int) -> Array:
+            crop = super().crop(index, side)
+            time.sleep(0.05)  # other workers are still at it when the generator is closed
             seen.append(cv2.getNumThreads())
-            return super().crop(index, side)
+            return crop
 
     with closing(batches(Watching(), lambda _: (2, 64), 2)) as stream:
         next(stream)
